@@ -1,0 +1,65 @@
+// Package bridge is how bellhop calls workflow engines back, and how they call in: the contract of a [Target] here,
+// one folder per engine beside it.
+package bridge
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"bellhop"
+)
+
+// Target calls one workflow engine back: one entry under targets in the worker's configuration.
+type Target interface {
+	// Check says what is wrong with a callback's address and with the states it asks for, as [bellhop.Faults] with
+	// paths within the callback ("address.workflow_id"); nil when nothing is. It asks nobody: a caller that does
+	// not exist is found out by Deliver.
+	Check(callback bellhop.Callback) error
+	// Deliver makes one attempt to hand m over to the caller at address, and classifies the answer. It never
+	// retries, sends m.Body as it is and ends when ctx does.
+	Deliver(ctx context.Context, address json.RawMessage, m Message) Result
+}
+
+// Message is what a callback says.
+type Message struct {
+	// ID is the deduplication key, "<operation id>/<state>", the same in every attempt.
+	ID string
+	// Event names what is reported.
+	Event bellhop.Event
+	// State is the state that was reached.
+	State bellhop.State
+	// Body is the outcome as JSON, the same bytes in every attempt.
+	Body json.RawMessage
+}
+
+// Verdict is what the answer to an attempt means.
+type Verdict string
+
+const (
+	// Acknowledged: the caller has it.
+	Acknowledged Verdict = "acknowledged"
+	// Accepted: it was taken, by a protocol that cannot prove that somebody waits for it.
+	Accepted Verdict = "accepted"
+	// Closed: the caller is finished, unknown or no longer waiting. After an attempt whose answer was lost this is
+	// presumably the trace of that attempt; else the callback cannot be delivered.
+	Closed Verdict = "closed"
+	// Retry: try again later.
+	Retry Verdict = "retry"
+	// Blocked: an operator must act first: a permission, a namespace or a service is missing.
+	Blocked Verdict = "blocked"
+	// Undeliverable: never again, whatever came before: the address or the message is refused.
+	Undeliverable Verdict = "undeliverable"
+)
+
+// Result is what became of one attempt.
+type Result struct {
+	Verdict Verdict
+	// Unknown says of Retry, Blocked or Closed that this very attempt may have reached the caller all the same: the
+	// connection broke or the time was up before an answer came.
+	Unknown bool
+	// RetryAfter is how long the target asked to be left alone; 0 when it did not.
+	RetryAfter time.Duration
+	// Err is why, for every verdict but Acknowledged and Accepted.
+	Err error
+}

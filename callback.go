@@ -1,0 +1,204 @@
+package bellhop
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+)
+
+// Callback is who is to be told, and of what. Callers name a target; operators own its address and its credentials.
+type Callback struct {
+	// Target names an entry under targets in the worker's configuration. Required.
+	Target string `json:"target"`
+	// Address is what the target's engine needs to find the caller, such as {"workflow_id": "order-42"} or
+	// {"task_token": "…"}. A token in it is a bearer secret and is shown nowhere.
+	Address json.RawMessage `json:"address,omitempty"`
+	// States are the states to tell of: "running", "succeeded", "failed", "cancelled". Default: the last three.
+	States []State `json:"states,omitempty"`
+	// Deadline bounds the delivery, counted from the moment the state was reached, at least "1s". After it the
+	// callback is undeliverable. Default "0s": none, it is retried until it is acknowledged.
+	Deadline Duration `json:"deadline,omitempty"`
+}
+
+// Wants says whether the callback is to be told of s.
+func (c Callback) Wants(s State) bool { return slices.Contains(c.States, s) }
+
+// checkCallbacks fills in defaults and returns the callbacks that can be delivered, whatever else is wrong.
+func checkCallbacks(callbacks []Callback, faults *Faults) []Callback {
+	if len(callbacks) > MaxCallbacks {
+		faults.Add("callbacks", "are %d; at most %d are taken", len(callbacks), MaxCallbacks)
+		callbacks = callbacks[:MaxCallbacks]
+	}
+	var sound []Callback
+	seen := map[string]bool{}
+	for i, callback := range callbacks {
+		at := fmt.Sprintf("callbacks[%d]", i)
+		before := len(*faults)
+		if callback.Target == "" {
+			faults.Add(at+".target", "is required")
+		} else if err := CheckName(callback.Target); err != nil {
+			faults.Add(at+".target", "%s", err)
+		}
+		if callback.States == nil {
+			callback.States = []State{Succeeded, Failed, Cancelled}
+		}
+		if len(callback.States) == 0 {
+			faults.Add(at+".states", "must name a state or be left out")
+		}
+		for j, state := range callback.States {
+			if !state.Terminal() && state != Running {
+				faults.Add(fmt.Sprintf("%s.states[%d]", at, j), `must be "running", "succeeded", "failed" or "cancelled"`)
+			}
+			if slices.Contains(callback.States[:j], state) {
+				faults.Add(fmt.Sprintf("%s.states[%d]", at, j), "%q is given twice", state)
+			}
+		}
+		if callback.Deadline != 0 && time.Duration(callback.Deadline) < time.Second {
+			faults.Add(at+".deadline", "must be at least 1s")
+		}
+		who := callback.Target + string(canonical(callback.Address))
+		if len(*faults) == before && seen[who] {
+			// The same caller told twice of the same state is a duplicate that bellhop itself would make.
+			faults.Add(at, "has the target and the address of an earlier one")
+		}
+		seen[who] = true
+		if len(*faults) == before {
+			sound = append(sound, callback)
+		}
+	}
+	return sound
+}
+
+// canonical writes JSON with sorted keys and no white space, so that equal values compare equal.
+func canonical(raw json.RawMessage) []byte {
+	if len(raw) == 0 {
+		return nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber()
+	var value any
+	if err := dec.Decode(&value); err != nil {
+		return raw
+	}
+	text, err := json.Marshal(value)
+	if err != nil {
+		return raw
+	}
+	return text
+}
+
+// openAddressFields are the members of an address that are no secret. Everything else is treated as one, so that a
+// member added by a new engine is hidden until somebody decides that it may be seen.
+var openAddressFields = []string{"workflow_id", "run_id", "signal", "activity_id", "service", "handler", "key"}
+
+// Redacted returns a copy in which every token is replaced by a short hash, by which two can still be told apart.
+func (c Callback) Redacted() Callback {
+	if len(c.Address) == 0 {
+		return c
+	}
+	var members map[string]any
+	if json.Unmarshal(c.Address, &members) != nil {
+		c.Address = quoted(shortHash(c.Address))
+		return c
+	}
+	for name, value := range members {
+		if !slices.Contains(openAddressFields, name) {
+			text, _ := json.Marshal(value) //nolint:errcheck,errchkjson // it was JSON a moment ago
+			members[name] = shortHash(text)
+		}
+	}
+	address, err := json.Marshal(members)
+	if err != nil {
+		address = quoted(redacted)
+	}
+	c.Address = address
+	return c
+}
+
+// Secrets are the tokens in the callback's address.
+func (c Callback) Secrets() []string {
+	var members map[string]any
+	if json.Unmarshal(c.Address, &members) != nil {
+		return nil
+	}
+	var secrets []string
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		if token, ok := members[name].(string); ok && !slices.Contains(openAddressFields, name) && len(token) >= minSecret {
+			secrets = append(secrets, token)
+		}
+	}
+	return secrets
+}
+
+// String is the callback as JSON without its token.
+func (c Callback) String() string { return redactedJSON(c.Redacted()) }
+
+// GoString is String, so that %#v shows no token either.
+func (c Callback) GoString() string { return c.String() }
+
+// LogValue is what slog writes: the callback without its token.
+func (c Callback) LogValue() slog.Value { return slog.StringValue(c.String()) }
+
+func shortHash(secret []byte) string {
+	sum := sha256.Sum256(secret)
+	return "sha256:" + hex.EncodeToString(sum[:4])
+}
+
+func quoted(s string) json.RawMessage { return json.RawMessage(`"` + s + `"`) }
+
+// ReceiptState is what became of one callback.
+type ReceiptState string
+
+const (
+	// ReceiptPending callbacks wait for their state to be reached.
+	ReceiptPending ReceiptState = "pending"
+	// ReceiptDelivering callbacks are being delivered; attempts go on until one is answered.
+	ReceiptDelivering ReceiptState = "delivering"
+	// ReceiptAcknowledged callbacks were received.
+	ReceiptAcknowledged ReceiptState = "acknowledged"
+	// ReceiptAccepted callbacks were taken by a protocol that cannot prove that somebody waited for them.
+	ReceiptAccepted ReceiptState = "accepted"
+	// ReceiptAckPresumed callbacks found the caller gone after an attempt whose answer was lost: that attempt
+	// presumably reached it.
+	ReceiptAckPresumed ReceiptState = "ack-presumed"
+	// ReceiptBlocked callbacks need an operator: a permission or a namespace is missing. They are retried slowly.
+	ReceiptBlocked ReceiptState = "blocked"
+	// ReceiptUndeliverable callbacks were given up: the caller is gone, its address is wrong or the deadline passed.
+	ReceiptUndeliverable ReceiptState = "undeliverable"
+)
+
+// Settled says whether nothing more will happen to the callback.
+func (s ReceiptState) Settled() bool {
+	switch s {
+	case ReceiptAcknowledged, ReceiptAccepted, ReceiptAckPresumed, ReceiptUndeliverable:
+		return true
+	case ReceiptPending, ReceiptDelivering, ReceiptBlocked:
+		return false
+	default:
+		return false
+	}
+}
+
+// Receipt tells what became of one callback.
+type Receipt struct {
+	// Target is the callback's target.
+	Target string `json:"target"`
+	// State is what became of it.
+	State ReceiptState `json:"state"`
+	// CallbackID is what was sent, "<operation id>/<state>". Empty while the state is not reached.
+	CallbackID string `json:"callback_id,omitempty"`
+	// Attempts counts how often it was tried.
+	Attempts int `json:"attempts"`
+	// LastError says why the last attempt that failed did.
+	LastError string `json:"last_error,omitempty"`
+	// FirstAttemptAt is when it was first tried.
+	FirstAttemptAt time.Time `json:"first_attempt_at,omitzero"`
+	// AcknowledgedAt is when it was acknowledged, accepted or presumed to be.
+	AcknowledgedAt time.Time `json:"acknowledged_at,omitzero"`
+}

@@ -1,0 +1,426 @@
+package bellhop
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Limits of an operation. They keep an outcome well below what the narrowest engine carries (256 KiB for Step
+// Functions), so that nothing that was accepted turns out to be undeliverable for its size.
+const (
+	// MaxOperationBytes is how large an operation may be as JSON.
+	MaxOperationBytes = 256 << 10
+	// MaxMetadataBytes is how much metadata an operation may carry, keys and values together.
+	MaxMetadataBytes = 16 << 10
+	// MaxCallbacks is how many callbacks an operation may ask for.
+	MaxCallbacks = 16
+	// MaxReplicas is how many replicas an operation may ask for.
+	MaxReplicas = 1000
+	// MinTimeout and MaxTimeout bound the time an operation may take.
+	MinTimeout = time.Second
+	MaxTimeout = 7 * 24 * time.Hour
+)
+
+// Operation is what to do: a verb, applied to one resource of one tenant at one provider.
+//
+// Its id is the id of the workflow that carries it out, so Temporal's own uniqueness keeps it from running twice.
+// Use [ParseOperation] to read one from outside; it reports everything that is wrong at once.
+type Operation struct {
+	// ID is the operation's id and the workflow's: 1 to 128 of the characters A-Z a-z 0-9 . _ : - . In the input of
+	// a workflow it may be left out, else it must be the workflow's id.
+	ID string `json:"operation_id,omitempty"`
+	// Verb says what to do. In the input of a workflow it may be left out, else it must fit the workflow's type.
+	Verb Verb `json:"operation_type,omitempty"`
+	// RequestedAt is when the operation was started. Bellhop sets it. It is the operation's generation: of two
+	// operations on one resource the one requested later wins.
+	RequestedAt time.Time `json:"requested_at,omitzero"`
+
+	// TenantID says whose compute it is: up to 63 letters, digits, '.', '_' and '-', beginning and ending with a
+	// letter or digit. Required.
+	TenantID string `json:"tenant_id"`
+	// Resource names the compute within the tenant, in the same characters. Default "default".
+	Resource string `json:"resource"`
+	// Provider names an entry under providers in the worker's configuration. Required.
+	Provider string `json:"provider"`
+	// Spec says what shall run. Not needed to delete.
+	Spec Spec `json:"spec,omitzero"`
+	// ProviderConfig is what only this provider understands; see its page.
+	ProviderConfig json.RawMessage `json:"provider_config,omitempty"`
+	// Callbacks are who is told, at most 16. None is fine: the status can be polled.
+	Callbacks []Callback `json:"callbacks,omitempty"`
+	// Timeout bounds the operation from its request to its end, "1s" to "168h". Default "30m". An operation that
+	// times out fails with TIMEOUT, lists what exists and leaves it alone.
+	Timeout Duration `json:"timeout"`
+	// OnCancel says what a cancelled operation does with what exists. Default "leave".
+	OnCancel CancelPolicy `json:"on_cancel"`
+	// Metadata is echoed in every outcome, up to 16 KiB. It is not a place for secrets.
+	Metadata map[string]string `json:"metadata,omitempty"`
+}
+
+// Spec says what shall run, in terms that every provider has.
+type Spec struct {
+	// Image is the container image. Required, except to delete.
+	Image string `json:"image,omitempty"`
+	// Command replaces the image's entrypoint.
+	Command []string `json:"command,omitempty"`
+	// Args replace the image's command.
+	Args []string `json:"args,omitempty"`
+	// Env are environment variables. Their values are treated as secrets: they show up in no log, status or outcome.
+	Env map[string]string `json:"env,omitempty"`
+	// CPUMillis is the CPU of one replica in thousandths of a core. Default 0: the provider's own default.
+	CPUMillis int `json:"cpu_millis,omitempty"`
+	// MemoryMiB is the memory of one replica. Default 0: the provider's own default.
+	MemoryMiB int `json:"memory_mib,omitempty"`
+	// Replicas is how many of it run, 1 to 1000. Default 1.
+	Replicas int `json:"replicas,omitempty"`
+	// Ports are what it listens on.
+	Ports []Port `json:"ports,omitempty"`
+	// HealthCheck decides when a replica is ready. Without one it is ready once it runs.
+	HealthCheck *HealthCheck `json:"health_check,omitempty"`
+}
+
+// IsZero says whether nothing was specified.
+func (s Spec) IsZero() bool {
+	return s.Image == "" && len(s.Command) == 0 && len(s.Args) == 0 && len(s.Env) == 0 && s.CPUMillis == 0 &&
+		s.MemoryMiB == 0 && s.Replicas == 0 && len(s.Ports) == 0 && s.HealthCheck == nil
+}
+
+// Port is a port that a replica listens on.
+type Port struct {
+	// Name tells ports apart in the outcome's endpoints. Default: the protocol and the number, "tcp-80".
+	Name string `json:"name,omitempty"`
+	// ContainerPort is the number, 1 to 65535. Required.
+	ContainerPort int `json:"container_port"`
+	// Protocol is "tcp" (the default) or "udp".
+	Protocol string `json:"protocol"`
+}
+
+// HealthCheck is a command that a replica must pass to be ready.
+type HealthCheck struct {
+	// Command is run inside the replica, without a shell; exit code 0 is healthy. Required.
+	Command []string `json:"command"`
+	// Interval is the time between two checks, at least "1s". Default "10s".
+	Interval Duration `json:"interval"`
+	// Timeout is how long one check may take, at least "1s". Default "5s".
+	Timeout Duration `json:"timeout"`
+	// Retries is how many failures in a row make a replica unhealthy, 1 to 10. Default 3.
+	Retries int `json:"retries"`
+	// StartPeriod is how long failures do not count after the start. Default "0s".
+	StartPeriod Duration `json:"start_period,omitempty"`
+}
+
+// CancelPolicy says what a cancelled operation does with what exists.
+type CancelPolicy string
+
+const (
+	// Leave what exists as it is, and list it.
+	Leave CancelPolicy = "leave"
+	// Remove what exists. Only an operation that provisions may say so: cancelling an update must not delete what
+	// served the tenant before.
+	Remove CancelPolicy = "remove"
+)
+
+// Defaults of an operation.
+const (
+	DefaultResource            = "default"
+	DefaultTimeout             = 30 * time.Minute
+	DefaultHealthCheckInterval = 10 * time.Second
+	DefaultHealthCheckTimeout  = 5 * time.Second
+	DefaultHealthCheckRetries  = 3
+)
+
+// ParseOperation reads an operation that somebody asked for as JSON, fills in the defaults and checks every rule.
+// The id and the verb come from outside of the text: a workflow's id and type.
+//
+// The error is [Faults] with everything that is wrong. The operation holds what could be read all the same, with the
+// callbacks that are sound, so that those who are to be told can be told.
+func ParseOperation(id string, verb Verb, requestedAt time.Time, data []byte) (Operation, error) {
+	op := Operation{
+		Resource: DefaultResource,
+		Timeout:  Duration(DefaultTimeout),
+		OnCancel: Leave,
+	}
+	if verb != Delete {
+		op.Spec.Replicas = 1
+	}
+	var faults Faults
+	if len(data) > MaxOperationBytes {
+		faults.Add("", "is %d bytes large; at most %d are taken", len(data), MaxOperationBytes)
+	}
+	faults.append(DecodeStrict(data, &op))
+	if op.ID != "" && op.ID != id {
+		faults.Add("operation_id", "must be the id of the workflow, %q, or be left out", id)
+	}
+	if op.Verb != "" && op.Verb != verb {
+		faults.Add("operation_type", "must be %q, as the workflow's type says, or be left out", verb)
+	}
+	if !op.RequestedAt.IsZero() {
+		faults.Add("requested_at", "is set by bellhop")
+	}
+	op.ID, op.Verb, op.RequestedAt = id, verb, requestedAt.UTC()
+	op.fillDefaults()
+	op.check(&faults)
+	op.Callbacks = checkCallbacks(op.Callbacks, &faults)
+	return op, faults.Err()
+}
+
+func (f *Faults) append(err error) {
+	if more, ok := err.(Faults); ok { //nolint:errorlint // DecodeStrict returns faults as they are
+		*f = append(*f, more...)
+	}
+}
+
+func (op *Operation) fillDefaults() {
+	for i := range op.Spec.Ports {
+		port := &op.Spec.Ports[i]
+		if port.Protocol == "" {
+			port.Protocol = "tcp"
+		}
+		if port.Name == "" {
+			port.Name = fmt.Sprintf("%s-%d", port.Protocol, port.ContainerPort)
+		}
+	}
+	if check := op.Spec.HealthCheck; check != nil {
+		if check.Interval == 0 {
+			check.Interval = Duration(DefaultHealthCheckInterval)
+		}
+		if check.Timeout == 0 {
+			check.Timeout = Duration(DefaultHealthCheckTimeout)
+		}
+		if check.Retries == 0 {
+			check.Retries = DefaultHealthCheckRetries
+		}
+	}
+}
+
+var (
+	idPattern   = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,128}$`)
+	namePattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
+	envPattern  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	portPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
+)
+
+const nameRule = "must be 1 to 63 letters, digits, '.', '_' or '-', beginning and ending with a letter or digit"
+
+// CheckName says what is wrong with the name of a tenant, a resource, a provider or a target; nil when nothing is.
+func CheckName(name string) error {
+	if !namePattern.MatchString(name) {
+		return fmt.Errorf("%s", nameRule)
+	}
+	return nil
+}
+
+// CheckID says what is wrong with an operation's id; nil when nothing is.
+func CheckID(id string) error {
+	if !idPattern.MatchString(id) {
+		return fmt.Errorf("must be 1 to 128 of the characters A-Z a-z 0-9 . _ : -")
+	}
+	return nil
+}
+
+func (op *Operation) check(faults *Faults) {
+	if err := CheckID(op.ID); err != nil {
+		faults.Add("operation_id", "%s", err)
+	}
+	switch op.Verb {
+	case Provision, Update, Delete:
+	default:
+		faults.Add("operation_type", "must be provision, update or delete")
+	}
+	for _, name := range []struct{ path, value string }{
+		{"tenant_id", op.TenantID}, {"resource", op.Resource}, {"provider", op.Provider},
+	} {
+		if name.value == "" {
+			faults.Add(name.path, "is required")
+		} else if err := CheckName(name.value); err != nil {
+			faults.Add(name.path, "%s", err)
+		}
+	}
+	if t := time.Duration(op.Timeout); t < MinTimeout || t > MaxTimeout {
+		faults.Add("timeout", "must be 1s to 168h")
+	}
+	switch op.OnCancel {
+	case Leave:
+	case Remove:
+		if op.Verb != Provision {
+			faults.Add("on_cancel", `must be "leave" for %s: only a cancelled provision may remove what exists`, op.Verb)
+		}
+	default:
+		faults.Add("on_cancel", `must be "leave" or "remove"`)
+	}
+	size := 0
+	for key, value := range op.Metadata {
+		size += len(key) + len(value)
+	}
+	if size > MaxMetadataBytes {
+		faults.Add("metadata", "is %d bytes large; at most %d are taken", size, MaxMetadataBytes)
+	}
+	op.Spec.check(op.Verb, faults)
+}
+
+func (s *Spec) check(verb Verb, faults *Faults) {
+	if verb == Delete {
+		if !s.IsZero() {
+			faults.Add("spec", "must be left out to delete")
+		}
+		return
+	}
+	if s.Image == "" {
+		faults.Add("spec.image", "is required")
+	} else if strings.ContainsAny(s.Image, " \t\r\n") {
+		faults.Add("spec.image", "must not contain white space")
+	}
+	if s.CPUMillis < 0 {
+		faults.Add("spec.cpu_millis", "must not be negative")
+	}
+	if s.MemoryMiB < 0 {
+		faults.Add("spec.memory_mib", "must not be negative")
+	}
+	if s.Replicas < 1 || s.Replicas > MaxReplicas {
+		faults.Add("spec.replicas", "must be 1 to %d", MaxReplicas)
+	}
+	for _, key := range slices.Sorted(maps.Keys(s.Env)) {
+		if !envPattern.MatchString(key) {
+			faults.Add("spec.env", "%q is not a name for a variable: letters, digits and '_', not beginning with a digit", key)
+		}
+	}
+	names, numbers := map[string]bool{}, map[string]bool{}
+	for i, port := range s.Ports {
+		at := fmt.Sprintf("spec.ports[%d]", i)
+		if port.ContainerPort < 1 || port.ContainerPort > 65535 {
+			faults.Add(at+".container_port", "must be 1 to 65535")
+		}
+		if port.Protocol != "tcp" && port.Protocol != "udp" {
+			faults.Add(at+".protocol", `must be "tcp" or "udp"`)
+		}
+		if !portPattern.MatchString(port.Name) {
+			faults.Add(at+".name", "must be 1 to 32 of a-z, 0-9 and '-', beginning and ending with a letter or digit")
+		}
+		number := fmt.Sprintf("%d/%s", port.ContainerPort, port.Protocol)
+		if names[port.Name] {
+			faults.Add(at+".name", "%q is given twice", port.Name)
+		}
+		if numbers[number] {
+			faults.Add(at, "%s is given twice", number)
+		}
+		names[port.Name], numbers[number] = true, true
+	}
+	if s.HealthCheck != nil {
+		s.HealthCheck.check(faults)
+	}
+}
+
+func (h *HealthCheck) check(faults *Faults) {
+	if len(h.Command) == 0 {
+		faults.Add("spec.health_check.command", "is required")
+	}
+	if time.Duration(h.Interval) < time.Second {
+		faults.Add("spec.health_check.interval", "must be at least 1s")
+	}
+	if time.Duration(h.Timeout) < time.Second {
+		faults.Add("spec.health_check.timeout", "must be at least 1s")
+	}
+	if h.Retries < 1 || h.Retries > 10 {
+		faults.Add("spec.health_check.retries", "must be 1 to 10")
+	}
+	if h.StartPeriod < 0 {
+		faults.Add("spec.health_check.start_period", "must not be negative")
+	}
+}
+
+// Generation orders the operations on one resource: the newest start wins. Resources carry the generation and the id
+// of the operation that last touched them.
+type Generation struct {
+	// RequestedAt is when the operation was started.
+	RequestedAt time.Time `json:"requested_at"`
+	// OperationID is the operation's id. It decides between two that were started in the same instant.
+	OperationID string `json:"operation_id"`
+}
+
+// Generation is the operation's place among all operations on its resource.
+func (op Operation) Generation() Generation {
+	return Generation{RequestedAt: op.RequestedAt, OperationID: op.ID}
+}
+
+// After says whether g is newer than other.
+func (g Generation) After(other Generation) bool {
+	if !g.RequestedAt.Equal(other.RequestedAt) {
+		return g.RequestedAt.After(other.RequestedAt)
+	}
+	return g.OperationID > other.OperationID
+}
+
+const redacted = "[redacted]"
+
+// Redacted returns a copy without secrets: environment values are blotted out and tokens replaced by a short hash.
+func (op Operation) Redacted() Operation {
+	if op.Spec.Env != nil {
+		env := make(map[string]string, len(op.Spec.Env))
+		for key := range op.Spec.Env {
+			env[key] = redacted
+		}
+		op.Spec.Env = env
+	}
+	callbacks := make([]Callback, len(op.Callbacks))
+	for i, callback := range op.Callbacks {
+		callbacks[i] = callback.Redacted()
+	}
+	op.Callbacks = callbacks
+	return op
+}
+
+// String is the operation as JSON without its secrets.
+func (op Operation) String() string { return redactedJSON(op.Redacted()) }
+
+// GoString is String, so that %#v shows no secret either.
+func (op Operation) GoString() string { return op.String() }
+
+// LogValue is what slog writes: the operation without its secrets.
+func (op Operation) LogValue() slog.Value { return slog.StringValue(op.String()) }
+
+func redactedJSON(v any) string {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprintf("[not JSON: %s]", err)
+	}
+	return string(text)
+}
+
+// minSecret is the length from which on a value is searched for in texts. Shorter ones ("prod", "1") are no secrets
+// and would blot out half of a log line.
+const minSecret = 6
+
+// Secrets are the values that must not show up anywhere: tokens of callbacks and environment values.
+func (op Operation) Secrets() []string {
+	var secrets []string
+	for _, value := range op.Spec.Env {
+		if len(value) >= minSecret {
+			secrets = append(secrets, value)
+		}
+	}
+	for _, callback := range op.Callbacks {
+		secrets = append(secrets, callback.Secrets()...)
+	}
+	// The longest first, so that a secret within another leaves no rest behind; in a fixed order, for replays.
+	slices.SortFunc(secrets, func(a, b string) int {
+		if len(a) != len(b) {
+			return len(b) - len(a)
+		}
+		return strings.Compare(a, b)
+	})
+	return slices.Compact(secrets)
+}
+
+// Scrub blots secrets out of text.
+func Scrub(text string, secrets []string) string {
+	for _, secret := range secrets {
+		text = strings.ReplaceAll(text, secret, redacted)
+	}
+	return text
+}

@@ -1,0 +1,158 @@
+package bellhop
+
+import (
+	"maps"
+	"slices"
+	"time"
+	"unicode/utf8"
+)
+
+// SchemaVersion is the version of the wire format. Within one version fields are only added.
+const SchemaVersion = 1
+
+// Outcome is the one envelope for every verb, provider and target: the body of a callback, the result of the
+// workflow and the larger part of the [Status]. It is made once per state, so every attempt sends the same bytes.
+type Outcome struct {
+	SchemaVersion int `json:"schema_version"`
+	// CallbackID is "<operation id>/<state>", the key by which receivers drop duplicates.
+	CallbackID    string `json:"callback_id"`
+	Event         Event  `json:"event,omitempty"`
+	OperationID   string `json:"operation_id"`
+	OperationType Verb   `json:"operation_type"`
+	TenantID      string `json:"tenant_id"`
+	Resource      string `json:"resource"`
+	Provider      string `json:"provider"`
+	State         State  `json:"state"`
+	// ResourceIDs are all identifiers known, also of failed and cancelled operations.
+	ResourceIDs ResourceIDs `json:"resource_ids"`
+	// Endpoints are where the compute can be reached.
+	Endpoints []Endpoint `json:"endpoints,omitempty"`
+	// Error is set on failed and cancelled operations only.
+	Error *Failure `json:"error,omitempty"`
+	// RequestedAt is when the operation was started, StartedAt when a worker took it up, FinishedAt when it
+	// reached its last state.
+	RequestedAt time.Time `json:"requested_at"`
+	StartedAt   time.Time `json:"started_at,omitzero"`
+	FinishedAt  time.Time `json:"finished_at,omitzero"`
+	// DurationMS is how long the operation ran, from StartedAt to this state.
+	DurationMS int64 `json:"duration_ms"`
+	// Metadata is the operation's, echoed.
+	Metadata map[string]string `json:"metadata,omitempty"`
+}
+
+// ResourceIDs are the provider's identifiers of what an operation touched. Fields that are unknown are absent.
+type ResourceIDs struct {
+	ClusterARN        string   `json:"cluster_arn,omitempty"`
+	ServiceARN        string   `json:"service_arn,omitempty"`
+	TaskDefinitionARN string   `json:"task_definition_arn,omitempty"`
+	TaskARNs          []string `json:"task_arns,omitempty"`
+
+	ContainerIDs   []string `json:"container_ids,omitempty"`
+	ContainerNames []string `json:"container_names,omitempty"`
+
+	Namespace  string   `json:"namespace,omitempty"`
+	Deployment string   `json:"deployment,omitempty"`
+	PodNames   []string `json:"pod_names,omitempty"`
+
+	SimulatedIDs []string `json:"simulated_ids,omitempty"`
+}
+
+// Endpoint is an address at which the compute answers.
+type Endpoint struct {
+	// Name is the port's name in the spec.
+	Name string `json:"name"`
+	Host string `json:"host"`
+	Port int    `json:"port"`
+}
+
+// Progress is how far the provider has come.
+type Progress struct {
+	// Message says what is going on, for a person.
+	Message string `json:"message,omitempty"`
+	// Ready of Desired replicas are ready.
+	Ready   int `json:"ready"`
+	Desired int `json:"desired"`
+}
+
+// Status is an operation as it stands now: the outcome so far, and how it got there.
+type Status struct {
+	Outcome
+	Progress    Progress     `json:"progress"`
+	Transitions []Transition `json:"transitions"`
+	Callbacks   []Receipt    `json:"callbacks"`
+}
+
+// Transition is when a state was reached.
+type Transition struct {
+	State State     `json:"state"`
+	At    time.Time `json:"at"`
+}
+
+// Phase is where a provider's resource stands with respect to one operation.
+type Phase string
+
+const (
+	// PhasePending: not there yet.
+	PhasePending Phase = "pending"
+	// PhaseReady: it is what the operation asked for, observed healthy.
+	PhaseReady Phase = "ready"
+	// PhaseGone: nothing is left of it, observed.
+	PhaseGone Phase = "gone"
+	// PhaseFailed: it will not become what the operation asked for. The observation's failure says why.
+	PhaseFailed Phase = "failed"
+	// PhaseSuperseded: a newer operation has taken the resource over.
+	PhaseSuperseded Phase = "superseded"
+)
+
+// Observation is what a provider saw of one operation's resource at one moment.
+type Observation struct {
+	// OperationID is the operation it is about.
+	OperationID string `json:"operation_id"`
+	Phase       Phase  `json:"phase"`
+	// ResourceIDs are all identifiers known.
+	ResourceIDs ResourceIDs `json:"resource_ids,omitzero"`
+	Endpoints   []Endpoint  `json:"endpoints,omitempty"`
+	Progress    Progress    `json:"progress,omitzero"`
+	// Failure is set when Phase is failed.
+	Failure *Failure `json:"failure,omitempty"`
+}
+
+// cutEnd shortens text to max bytes, on a character's border, and says so.
+func cutEnd(text string, limit int) string {
+	const mark = "… [cut]"
+	if len(text) <= limit {
+		return text
+	}
+	end := limit - len(mark)
+	for end > 0 && !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end] + mark
+}
+
+// cutStart keeps the end of text, where a log says what went wrong last.
+func cutStart(text string, limit int) string {
+	const mark = "[cut] …"
+	if len(text) <= limit {
+		return text
+	}
+	start := len(text) - limit + len(mark)
+	for start < len(text) && !utf8.RuneStart(text[start]) {
+		start++
+	}
+	return mark + text[start:]
+}
+
+func cleanEvidence(evidence map[string]string, secrets []string) map[string]string {
+	clean := make(map[string]string, len(evidence))
+	room := maxEvidenceTotal
+	for _, name := range slices.Sorted(maps.Keys(evidence)) {
+		value := cutStart(Scrub(evidence[name], secrets), maxEvidence)
+		if room -= len(name) + len(value); room < 0 {
+			clean["more"] = "there was more evidence than an outcome can carry"
+			break
+		}
+		clean[name] = value
+	}
+	return clean
+}
