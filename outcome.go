@@ -108,7 +108,10 @@ const (
 type Observation struct {
 	// OperationID is the operation it is about.
 	OperationID string `json:"operation_id"`
-	Phase       Phase  `json:"phase"`
+	// RequestedAt is that operation's, as the resource's labels tell it. A watcher uses it to leave operations alone
+	// that ended long ago.
+	RequestedAt time.Time `json:"requested_at,omitzero"`
+	Phase       Phase     `json:"phase"`
 	// ResourceIDs are all identifiers known.
 	ResourceIDs ResourceIDs `json:"resource_ids,omitzero"`
 	Endpoints   []Endpoint  `json:"endpoints,omitempty"`

@@ -1,0 +1,245 @@
+// Package activities is what bellhop does outside of its workflows: it asks providers, observes and watches them, and
+// delivers callbacks. The contract of a [Provider] is here, one folder per provider beside it.
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
+
+	"bellhop"
+	"bellhop/bridge"
+)
+
+// Activities are registered with a worker; their fields are what they depend on.
+type Activities struct {
+	// Providers and Targets are the worker's configuration, by name.
+	Providers map[string]Provider
+	Targets   map[string]bridge.Target
+	// Backstop is how often an operation that waits is observed although no watcher said anything.
+	Backstop Backstop
+	// Meter hears what was done. Nil: nobody listens.
+	Meter Meter
+}
+
+// Meter hears of what activities do, for metrics.
+type Meter interface {
+	// ProviderCalled is told of each call of a provider and of what came of it: "ok" or a failure's code.
+	ProviderCalled(provider, call, result string, took time.Duration)
+	// Attempted is told of each attempt to deliver a callback.
+	Attempted(target string, verdict bridge.Verdict)
+	// Settled is told of each callback that came to its end, and how long after its state was reached.
+	Settled(target string, state bellhop.ReceiptState, lag time.Duration)
+}
+
+// Backstop is how often an operation that waits is observed although no watcher said anything: first after First,
+// then at intervals that double up to Max. The zero value stands for the defaults, one minute and ten.
+type Backstop struct {
+	First time.Duration `json:"first"`
+	Max   time.Duration `json:"max"`
+}
+
+// Defaults of the backstop.
+const (
+	DefaultBackstopFirst = time.Minute
+	DefaultBackstopMax   = 10 * time.Minute
+)
+
+// jittered spreads the first observation of operations that were asked for together. The workflow gets it with the
+// answer: it has no randomness of its own, and the configuration is the worker's.
+func (b Backstop) jittered() Backstop {
+	if b.First <= 0 {
+		b.First = DefaultBackstopFirst
+	}
+	if b.Max <= 0 {
+		b.Max = DefaultBackstopMax
+	}
+	b.First += rand.N(b.First/4 + 1) //nolint:gosec // spreading load needs no unpredictable numbers
+	b.Max = max(b.Max, b.First)
+	return b
+}
+
+// Answer is what asking a provider came to.
+type Answer struct {
+	bellhop.Observation
+	Backstop Backstop `json:"backstop"`
+}
+
+// Provision asks the operation's provider to provision.
+func (a *Activities) Provision(ctx context.Context, op bellhop.Operation) (Answer, error) {
+	return a.ask(ctx, op, "provision", Provider.Provision)
+}
+
+// Update asks the operation's provider to update.
+func (a *Activities) Update(ctx context.Context, op bellhop.Operation) (Answer, error) {
+	return a.ask(ctx, op, "update", Provider.Update)
+}
+
+// Delete asks the operation's provider to delete.
+func (a *Activities) Delete(ctx context.Context, op bellhop.Operation) (Answer, error) {
+	return a.ask(ctx, op, "delete", Provider.Delete)
+}
+
+// Observe asks the operation's provider where the operation stands.
+func (a *Activities) Observe(ctx context.Context, op bellhop.Operation) (bellhop.Observation, error) {
+	return a.call(ctx, op, "observe", Provider.Observe)
+}
+
+type providerCall func(Provider, context.Context, bellhop.Operation) (bellhop.Observation, error)
+
+func (a *Activities) ask(ctx context.Context, op bellhop.Operation, name string, call providerCall) (Answer, error) {
+	if faults := a.check(op); len(faults) > 0 {
+		return Answer{Observation: bellhop.Observation{
+			OperationID: op.ID,
+			Phase:       bellhop.PhaseFailed,
+			Failure:     bellhop.InvalidOperation(faults).Clean(op.Secrets()),
+		}}, nil
+	}
+	observation, err := a.call(ctx, op, name, call)
+	return Answer{Observation: observation, Backstop: a.Backstop.jittered()}, err
+}
+
+// check finds every fault that only a worker can see: what is not configured, and what a provider or a target refuses.
+func (a *Activities) check(op bellhop.Operation) bellhop.Faults {
+	var faults bellhop.Faults
+	note := func(err error, path string) {
+		var more bellhop.Faults
+		if errors.As(err, &more) {
+			faults = append(faults, more.Within(path)...)
+		} else if err != nil {
+			faults.Add(path, "%s", err)
+		}
+	}
+	if provider, ok := a.Providers[op.Provider]; ok {
+		note(provider.Check(op), "")
+	} else {
+		faults.Add("provider", "%q is not configured; configured are %s", op.Provider, names(a.Providers))
+	}
+	for i, callback := range op.Callbacks {
+		path := fmt.Sprintf("callbacks[%d]", i)
+		if target, ok := a.Targets[callback.Target]; ok {
+			note(target.Check(callback), path)
+		} else {
+			faults.Add(path+".target", "%q is not configured; configured are %s", callback.Target, names(a.Targets))
+		}
+	}
+	return faults
+}
+
+func names[V any](entries map[string]V) string {
+	if len(entries) == 0 {
+		return "none"
+	}
+	return strings.Join(slices.Sorted(maps.Keys(entries)), ", ")
+}
+
+// maxInternalAttempts is how often a call is tried that fails for a reason nobody foresaw. It is bellhop's own fault,
+// and a caller should not wait for the operation's whole timeout to hear of it.
+const maxInternalAttempts = 6
+
+// call runs one call of a provider, with heartbeats while it lasts, and is the one place that turns what a provider
+// says into what Temporal understands: an end is a result, an error is tried again.
+func (a *Activities) call(ctx context.Context, op bellhop.Operation, name string, call providerCall,
+) (bellhop.Observation, error) {
+	provider, ok := a.Providers[op.Provider]
+	if !ok {
+		return bellhop.Observation{}, tryAgain(bellhop.Fail(bellhop.CodeProviderUnavailable,
+			"provider %q is not configured at this worker", op.Provider))
+	}
+	secrets := op.Secrets()
+	op.Callbacks = nil // tokens are no provider's business
+
+	began := time.Now()
+	beating, stop := beat(ctx)
+	observation, err := call(provider, beating, op)
+	stop()
+
+	observation.OperationID = op.ID
+	observation.Failure = observation.Failure.Clean(secrets)
+	result := "ok"
+	defer func() {
+		if a.Meter != nil {
+			a.Meter.ProviderCalled(op.Provider, name, result, time.Since(began))
+		}
+	}()
+	if err == nil {
+		return observation, nil
+	}
+	if ctx.Err() != nil { // cancelled, or this worker is stopping
+		result = "cancelled"
+		return bellhop.Observation{}, ctx.Err()
+	}
+	var failure *bellhop.Failure
+	if !errors.As(err, &failure) {
+		failure = bellhop.Fail(bellhop.CodeInternal, "%s", err)
+	}
+	failure = failure.Clean(secrets)
+	result = string(failure.Code)
+	switch failure.Code {
+	case bellhop.CodeProviderUnavailable, bellhop.CodeProviderThrottled:
+		return bellhop.Observation{}, tryAgain(failure)
+	case bellhop.CodeInternal:
+		if activity.GetInfo(ctx).Attempt < maxInternalAttempts {
+			return bellhop.Observation{}, tryAgain(failure)
+		}
+	}
+	observation.Phase = bellhop.PhaseFailed
+	observation.Failure = failure
+	return observation, nil
+}
+
+// tryAgain makes the error upon which Temporal tries an activity again.
+func tryAgain(failure *bellhop.Failure) error {
+	message := failure.Message
+	if failure.ProviderError != "" {
+		message += ": " + failure.ProviderError
+	}
+	return temporal.NewApplicationErrorWithOptions(message, string(failure.Code), temporal.ApplicationErrorOptions{
+		NextRetryDelay: failure.RetryAfter, // 0: as the retry policy says
+	})
+}
+
+// HeartbeatTimeout is after how long without a sign of life a call or a watch is given to another worker.
+const HeartbeatTimeout = 10 * time.Second
+
+// beat sends heartbeats while a long call lasts, with the progress it reports as details. A call that is over within
+// the first interval costs none.
+func beat(ctx context.Context) (context.Context, func()) {
+	done := make(chan struct{})
+	stopped := make(chan struct{})
+	progress := make(chan string, 1)
+	ctx = WithProgress(ctx, func(message string) {
+		select {
+		case <-progress: // what nobody has read yet is stale
+		default:
+		}
+		select {
+		case progress <- message:
+		default:
+		}
+	})
+	go func() {
+		defer close(stopped)
+		ticker := time.NewTicker(HeartbeatTimeout / 5)
+		defer ticker.Stop()
+		last := ""
+		for {
+			select {
+			case <-done:
+				return
+			case last = <-progress:
+			case <-ticker.C:
+				activity.RecordHeartbeat(ctx, last)
+			}
+		}
+	}()
+	return ctx, func() { close(done); <-stopped }
+}

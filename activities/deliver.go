@@ -1,0 +1,167 @@
+package activities
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/temporal"
+
+	"bellhop"
+	"bellhop/bridge"
+)
+
+// Delivery is one callback that is due.
+type Delivery struct {
+	Callback bellhop.Callback `json:"callback"`
+	// CallbackID, Event, State and Outcome are what is sent.
+	CallbackID string          `json:"callback_id"`
+	Event      bellhop.Event   `json:"event"`
+	State      bellhop.State   `json:"state"`
+	Outcome    json.RawMessage `json:"outcome"`
+	// ReachedAt is when the state was reached.
+	ReachedAt time.Time `json:"reached_at"`
+	// Unchecked says that no worker has checked the callback, because the operation never got that far. A target
+	// that is not configured then is the caller's mistake, and nothing that an operator would still mend.
+	Unchecked bool `json:"unchecked,omitempty"`
+}
+
+// Timing of deliveries.
+const (
+	// AttemptTimeout bounds one attempt.
+	AttemptTimeout = 10 * time.Second
+	// FirstRetry and MaxRetry bound the wait between two attempts, which doubles from one to the other.
+	FirstRetry = time.Second
+	MaxRetry   = 5 * time.Minute
+)
+
+// Types of the errors by which an attempt asks to be repeated. They show in the pending activity, which is where the
+// status reads them.
+const (
+	ErrorDelivering = "delivering"
+	ErrorBlocked    = "blocked"
+)
+
+// memory is what one attempt leaves for the next. It is kept in the heartbeat's details, which survive a retry, and is
+// written only when an attempt fails: a delivery that succeeds at once pays nothing for it. An attempt that left
+// nothing died with its worker, so what it did is unknown.
+type memory struct {
+	FirstAttemptAt time.Time `json:"first_attempt_at"`
+	// Attempts is how many there were; unlike Temporal's own count it survives a reset of the activity.
+	Attempts int `json:"attempts"`
+	// Ended is Temporal's number of the attempt that wrote this.
+	Ended int32 `json:"ended"`
+	// Unknown says that an attempt may have reached the caller without our having seen its answer.
+	Unknown   bool   `json:"unknown"`
+	LastError string `json:"last_error"`
+}
+
+// Deliver makes one attempt to deliver a callback. Temporal repeats it until it returns a receipt.
+func (a *Activities) Deliver(ctx context.Context, d Delivery) (bellhop.Receipt, error) {
+	now := time.Now().UTC()
+	past := remember(ctx, now)
+	past.Attempts++
+	receipt := bellhop.Receipt{
+		Target:         d.Callback.Target,
+		CallbackID:     d.CallbackID,
+		Attempts:       past.Attempts,
+		LastError:      past.LastError,
+		FirstAttemptAt: past.FirstAttemptAt,
+	}
+	result := a.attempt(ctx, d)
+	if a.Meter != nil {
+		a.Meter.Attempted(d.Callback.Target, result.Verdict)
+	}
+	if result.Err != nil {
+		receipt.LastError = bellhop.Scrub(result.Err.Error(), d.Callback.Secrets())
+	}
+	switch result.Verdict {
+	case bridge.Acknowledged:
+		receipt.State = bellhop.ReceiptAcknowledged
+	case bridge.Accepted:
+		receipt.State = bellhop.ReceiptAccepted
+	case bridge.Closed:
+		receipt.State = bellhop.ReceiptUndeliverable
+		if past.Unknown || result.Unknown {
+			receipt.State = bellhop.ReceiptAckPresumed
+		}
+	case bridge.Undeliverable:
+		receipt.State = bellhop.ReceiptUndeliverable
+	case bridge.Retry, bridge.Blocked:
+		past.LastError = receipt.LastError
+		past.Unknown = past.Unknown || result.Unknown
+		past.Ended = activity.GetInfo(ctx).Attempt
+		activity.RecordHeartbeat(ctx, past)
+		return bellhop.Receipt{}, again(result, past)
+	default:
+		return bellhop.Receipt{}, fmt.Errorf("target %s answered with an unknown verdict %q", d.Callback.Target, result.Verdict)
+	}
+	if receipt.State != bellhop.ReceiptUndeliverable {
+		receipt.AcknowledgedAt = time.Now().UTC()
+	}
+	if a.Meter != nil {
+		a.Meter.Settled(d.Callback.Target, receipt.State, time.Since(d.ReachedAt))
+	}
+	return receipt, nil
+}
+
+// remember tells what earlier attempts left.
+func remember(ctx context.Context, now time.Time) memory {
+	past := memory{FirstAttemptAt: now}
+	attempt := activity.GetInfo(ctx).Attempt
+	if activity.HasHeartbeatDetails(ctx) {
+		// Details that cannot be read are as good as none.
+		_ = activity.GetHeartbeatDetails(ctx, &past)
+	}
+	if attempt > 1 && past.Ended != attempt-1 {
+		// The attempt before this one left nothing: its worker died, or the answer came too late.
+		past.Unknown = true
+		past.Attempts = max(past.Attempts, int(attempt)-1)
+	}
+	return past
+}
+
+func (a *Activities) attempt(ctx context.Context, d Delivery) bridge.Result {
+	target, ok := a.Targets[d.Callback.Target]
+	if !ok {
+		err := fmt.Errorf("target %q is not configured at this worker; configured are %s", d.Callback.Target, names(a.Targets))
+		if d.Unchecked {
+			return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
+		}
+		return bridge.Result{Verdict: bridge.Blocked, Err: err}
+	}
+	if d.Unchecked {
+		if err := target.Check(d.Callback); err != nil {
+			return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, AttemptTimeout)
+	defer cancel()
+	return target.Deliver(ctx, d.Callback.Address, bridge.Message{
+		ID:    d.CallbackID,
+		Event: d.Event,
+		State: d.State,
+		Body:  d.Outcome,
+	})
+}
+
+// again makes the error upon which Temporal repeats the attempt, with our own delay: the server's backoff has no
+// jitter, and a thousand callbacks that failed together must not come back together.
+func again(result bridge.Result, past memory) error {
+	delay := MaxRetry
+	kind := ErrorBlocked
+	if result.Verdict == bridge.Retry {
+		kind = ErrorDelivering
+		delay = FirstRetry << min(past.Attempts-1, 16)
+		delay = min(delay, MaxRetry)
+	}
+	delay = delay*4/5 + rand.N(delay*2/5+1) //nolint:gosec // spreading load needs no unpredictable numbers
+	delay = max(delay, result.RetryAfter)
+	return temporal.NewApplicationErrorWithOptions(past.LastError, kind, temporal.ApplicationErrorOptions{
+		NextRetryDelay: delay,
+		Category:       temporal.ApplicationErrorCategoryBenign,
+	})
+}

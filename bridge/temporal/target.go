@@ -1,0 +1,235 @@
+// Package temporal calls Temporal workflows and activities back. Its folder receive holds the other end: what a
+// workflow in Go needs to start an operation and to await its callback.
+package temporal
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	commonpb "go.temporal.io/api/common/v1"
+	failurepb "go.temporal.io/api/failure/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/converter"
+	"google.golang.org/grpc/codes"
+
+	"bellhop"
+	"bellhop/bridge"
+)
+
+// Address finds a caller in Temporal, in one of three ways: a workflow to signal ("workflow_id"), an activity that
+// waits for its completion from outside ("workflow_id" and "activity_id"), or the same by its token ("task_token").
+// Of the latter two the id is the sturdier: a retry of the activity makes its token void.
+type Address struct {
+	WorkflowID string `json:"workflow_id,omitempty"`
+	// RunID pins one run. Default: the current one.
+	RunID string `json:"run_id,omitempty"`
+	// Signal names the signal. Default: the event, such as "compute-provisioned".
+	Signal     string `json:"signal,omitempty"`
+	ActivityID string `json:"activity_id,omitempty"`
+	// TaskToken is the activity's task token in base64, as JSON writes bytes.
+	TaskToken []byte `json:"-"`
+}
+
+// wireAddress is Address with the token as text.
+type wireAddress struct {
+	Address
+	TaskToken token `json:"task_token,omitempty"`
+}
+
+// token reads base64 and never puts it into an error.
+type token []byte
+
+// UnmarshalText reads the token.
+func (t *token) UnmarshalText(text []byte) error {
+	var raw []byte
+	if json.Unmarshal([]byte(`"`+string(text)+`"`), &raw) != nil {
+		return errors.New("must be a task token in base64")
+	}
+	*t = raw
+	return nil
+}
+
+func parseAddress(raw json.RawMessage) (Address, bellhop.Faults) {
+	var faults bellhop.Faults
+	if len(raw) == 0 {
+		faults.Add("address", `is required, such as {"workflow_id": "order-42"}`)
+		return Address{}, faults
+	}
+	var wire wireAddress
+	if err := bellhop.DecodeStrict(raw, &wire); err != nil {
+		var more bellhop.Faults
+		if errors.As(err, &more) {
+			faults = append(faults, more.Within("address")...)
+		}
+	}
+	address := wire.Address
+	address.TaskToken = wire.TaskToken
+	switch byToken := len(address.TaskToken) > 0; {
+	case byToken && (address.WorkflowID != "" || address.ActivityID != "" || address.RunID != "" || address.Signal != ""):
+		faults.Add("address", "must be a task_token alone, or have none")
+	case !byToken && address.WorkflowID == "" && len(faults) == 0:
+		faults.Add("address", "must have a workflow_id or a task_token")
+	case address.ActivityID != "" && address.Signal != "":
+		faults.Add("address", "must have a signal or an activity_id, not both")
+	}
+	return address, faults
+}
+
+// Target calls workflows of one namespace back.
+type Target struct {
+	service   workflowservice.WorkflowServiceClient
+	namespace string
+	converter converter.DataConverter
+}
+
+// NewTarget makes a target for the workflows of a namespace. It speaks to the raw service, whose calls take a request
+// id of ours and are not retried: the one retrier is the workflow that delivers.
+func NewTarget(service workflowservice.WorkflowServiceClient, namespace string) *Target {
+	return &Target{service: service, namespace: namespace, converter: converter.GetDefaultDataConverter()}
+}
+
+// Check says what is wrong with a callback's address and states.
+func (t *Target) Check(callback bellhop.Callback) error {
+	address, faults := parseAddress(callback.Address)
+	if (address.ActivityID != "" || len(address.TaskToken) > 0) && callback.Wants(bellhop.Running) {
+		faults.Add("states", `must not have "running": an activity can be completed only once`)
+	}
+	return faults.Err()
+}
+
+const identity = "bellhop"
+
+// Deliver signals the workflow or completes the activity. A failed or cancelled operation fails the activity with an
+// application error whose type is the failure's code and whose detail is the outcome.
+func (t *Target) Deliver(ctx context.Context, raw json.RawMessage, m bridge.Message) bridge.Result {
+	address, faults := parseAddress(raw)
+	if err := faults.Err(); err != nil {
+		return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
+	}
+	body, err := t.converter.ToPayloads(m.Body)
+	if err != nil {
+		return bridge.Result{Verdict: bridge.Undeliverable, Err: fmt.Errorf("encode the outcome: %w", err)}
+	}
+	return classify(t.send(ctx, address, m, body, requestID(raw, m.ID)))
+}
+
+func (t *Target) send(ctx context.Context, to Address, m bridge.Message, body *commonpb.Payloads, request string) error {
+	activity := len(to.TaskToken) > 0 || to.ActivityID != ""
+	switch {
+	case !activity:
+		signal := to.Signal
+		if signal == "" {
+			signal = string(m.Event)
+		}
+		_, err := t.service.SignalWorkflowExecution(ctx, &workflowservice.SignalWorkflowExecutionRequest{
+			Namespace:         t.namespace,
+			WorkflowExecution: &commonpb.WorkflowExecution{WorkflowId: to.WorkflowID, RunId: to.RunID},
+			SignalName:        signal,
+			Input:             body,
+			Identity:          identity,
+			RequestId:         request,
+		})
+		return err
+	case m.State == bellhop.Succeeded && to.ActivityID != "":
+		_, err := t.service.RespondActivityTaskCompletedById(ctx, &workflowservice.RespondActivityTaskCompletedByIdRequest{
+			Namespace:  t.namespace,
+			WorkflowId: to.WorkflowID,
+			RunId:      to.RunID,
+			ActivityId: to.ActivityID,
+			Result:     body,
+			Identity:   identity,
+		})
+		return err
+	case m.State == bellhop.Succeeded:
+		_, err := t.service.RespondActivityTaskCompleted(ctx, &workflowservice.RespondActivityTaskCompletedRequest{
+			Namespace: t.namespace,
+			TaskToken: to.TaskToken,
+			Result:    body,
+			Identity:  identity,
+		})
+		return err
+	case to.ActivityID != "":
+		_, err := t.service.RespondActivityTaskFailedById(ctx, &workflowservice.RespondActivityTaskFailedByIdRequest{
+			Namespace:  t.namespace,
+			WorkflowId: to.WorkflowID,
+			RunId:      to.RunID,
+			ActivityId: to.ActivityID,
+			Failure:    activityFailure(m, body),
+			Identity:   identity,
+		})
+		return err
+	default:
+		_, err := t.service.RespondActivityTaskFailed(ctx, &workflowservice.RespondActivityTaskFailedRequest{
+			Namespace: t.namespace,
+			TaskToken: to.TaskToken,
+			Failure:   activityFailure(m, body),
+			Identity:  identity,
+		})
+		return err
+	}
+}
+
+func activityFailure(m bridge.Message, body *commonpb.Payloads) *failurepb.Failure {
+	var outcome bellhop.Outcome
+	failure := bellhop.Fail(bellhop.CodeInternal, "the operation ended as %s", m.State)
+	if json.Unmarshal(m.Body, &outcome) == nil && outcome.Error != nil {
+		failure = outcome.Error
+	}
+	return &failurepb.Failure{
+		Message: failure.Error(),
+		Source:  identity,
+		FailureInfo: &failurepb.Failure_ApplicationFailureInfo{ApplicationFailureInfo: &failurepb.ApplicationFailureInfo{
+			Type:         string(failure.Code),
+			NonRetryable: !failure.Retryable,
+			Details:      body,
+		}},
+	}
+}
+
+// requestID is the same in every attempt, so that the server itself drops a signal that it has taken already.
+func requestID(address json.RawMessage, callbackID string) string {
+	sum := sha256.Sum256(append([]byte(callbackID+"\x00"), address...))
+	return "bellhop-" + hex.EncodeToString(sum[:16])
+}
+
+// classify says what an answer of the Temporal service means.
+func classify(err error) bridge.Result {
+	if err == nil {
+		return bridge.Result{Verdict: bridge.Acknowledged}
+	}
+	// A client that the SDK dialled answers with Temporal's own errors, a bare one with gRPC's.
+	grpcStatus := serviceerror.ToStatus(err)
+	err = serviceerror.FromStatus(grpcStatus)
+	result := bridge.Result{Verdict: bridge.Retry, Err: err}
+	switch grpcStatus.Code() {
+	case codes.NotFound:
+		result.Verdict = bridge.Closed
+		var namespaceNotFound *serviceerror.NamespaceNotFound
+		if errors.As(err, &namespaceNotFound) { // an operator's fault, not a caller that is gone
+			result.Verdict = bridge.Blocked
+		}
+	case codes.InvalidArgument:
+		result.Verdict = bridge.Undeliverable
+	case codes.PermissionDenied, codes.Unauthenticated, codes.Unimplemented:
+		result.Verdict = bridge.Blocked
+	case codes.FailedPrecondition:
+		var (
+			notReady  *serviceerror.WorkflowNotReady
+			notActive *serviceerror.NamespaceNotActive
+		)
+		if !errors.As(err, &notReady) && !errors.As(err, &notActive) {
+			result.Verdict = bridge.Blocked // the namespace's state, or a version that is not supported
+		}
+	case codes.ResourceExhausted:
+		// Refused, and surely not applied.
+	default:
+		// Unavailable, a deadline, a broken connection, an error nobody listed: it may have been applied.
+		result.Unknown = true
+	}
+	return result
+}
