@@ -2,6 +2,7 @@ package bellhop
 
 import (
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 	"unicode/utf8"
@@ -56,6 +57,9 @@ type ResourceIDs struct {
 
 	SimulatedIDs []string `json:"simulated_ids,omitempty"`
 }
+
+// IsZero says whether no identifier is known.
+func (r ResourceIDs) IsZero() bool { return reflect.ValueOf(r).IsZero() }
 
 // Endpoint is an address at which the compute answers.
 type Endpoint struct {

@@ -26,6 +26,8 @@ type Activities struct {
 	Targets   map[string]bridge.Target
 	// Backstop is how often an operation that waits is observed although no watcher said anything.
 	Backstop Backstop
+	// Waiters are told what watches observe.
+	Waiters Waiters
 	// Meter hears what was done. Nil: nobody listens.
 	Meter Meter
 }

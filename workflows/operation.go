@@ -1,0 +1,429 @@
+package workflows
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"bellhop"
+	"bellhop/activities"
+)
+
+// acts names the activities; it is never filled.
+var acts *activities.Activities
+
+// operation is one operation on its way.
+type operation struct {
+	bellhop.Operation
+
+	status bellhop.Status
+	// aim is what is waited for: the verb, or delete once a cancelled operation removes what exists.
+	aim bellhop.Verb
+	// seen is the last observation of the resource, seenAt when it was made. Seen news wakes up who waits.
+	seen   bellhop.Observation
+	seenAt time.Time
+	news   workflow.Channel
+	// checked says that a worker found provider, targets and addresses in order.
+	checked bool
+	// concluded says that the last state was reached.
+	concluded bool
+	// deliveries are the callbacks on their way, by callback.
+	deliveries deliveries
+}
+
+// run is the path of every operation.
+func run(ctx workflow.Context, verb bellhop.Verb, input converter.RawValue) (bellhop.Outcome, error) {
+	o, invalid := begin(ctx, verb, input)
+	if err := o.serve(ctx); err != nil {
+		return bellhop.Outcome{}, err
+	}
+	o.publish(ctx)
+
+	var end ending
+	if invalid != nil {
+		end = failed(invalid)
+	} else {
+		end = o.carryOut(ctx)
+	}
+	o.conclude(ctx, end)
+	return o.close(ctx)
+}
+
+// begin reads the input. It never fails: an input that cannot be read is an operation that failed.
+func begin(ctx workflow.Context, verb bellhop.Verb, input converter.RawValue) (*operation, *bellhop.Failure) {
+	info := workflow.GetInfo(ctx)
+	data, err := readInput(input)
+	var invalid *bellhop.Failure
+	var op bellhop.Operation
+	if err == nil {
+		op, err = bellhop.ParseOperation(info.WorkflowExecution.ID, verb, info.WorkflowStartTime, data)
+	} else {
+		op, _ = bellhop.ParseOperation(info.WorkflowExecution.ID, verb, info.WorkflowStartTime, []byte("{}"))
+		op.Callbacks = nil
+	}
+	var faults bellhop.Faults
+	if errors.As(err, &faults) {
+		invalid = bellhop.InvalidOperation(faults)
+	}
+	o := &operation{Operation: op, aim: op.Verb, news: workflow.NewBufferedChannel(ctx, 1)}
+	o.status = bellhop.Status{
+		Outcome: bellhop.Outcome{
+			SchemaVersion: bellhop.SchemaVersion,
+			OperationID:   op.ID,
+			OperationType: op.Verb,
+			TenantID:      op.TenantID,
+			Resource:      op.Resource,
+			Provider:      op.Provider,
+			RequestedAt:   op.RequestedAt,
+			Metadata:      op.Metadata,
+		},
+		Progress:  bellhop.Progress{Desired: op.Spec.Replicas},
+		Callbacks: []bellhop.Receipt{},
+	}
+	o.deliveries = newDeliveries(o)
+	o.transition(bellhop.Pending, op.RequestedAt)
+	o.status.StartedAt = workflow.Now(ctx).UTC()
+	o.transition(bellhop.Queued, o.status.StartedAt)
+	return o, invalid
+}
+
+// readInput takes the JSON out of the workflow's raw input. Decoding by the SDK would fail the workflow task of an
+// input of the wrong type, over and over, and nobody would be told.
+func readInput(input converter.RawValue) ([]byte, error) {
+	payload := input.Payload()
+	if payload == nil {
+		return nil, bellhop.Faults{{Problem: "the workflow's input must be an operation as JSON; there is none"}}
+	}
+	if encoding := string(payload.GetMetadata()[converter.MetadataEncoding]); encoding != converter.MetadataEncodingJSON {
+		return nil, bellhop.Faults{{Problem: fmt.Sprintf("the workflow's input must be JSON (%s), not %s",
+			converter.MetadataEncodingJSON, encoding)}}
+	}
+	return payload.GetData(), nil
+}
+
+// transition notes that the operation reached a state.
+func (o *operation) transition(state bellhop.State, at time.Time) {
+	o.status.State = state
+	o.status.CallbackID = bellhop.CallbackID(o.ID, state)
+	o.status.Event = bellhop.EventFor(o.Verb, state)
+	o.status.Transitions = append(o.status.Transitions, bellhop.Transition{State: state, At: at})
+	if !o.status.StartedAt.IsZero() {
+		o.status.DurationMS = at.Sub(o.status.StartedAt).Milliseconds()
+	}
+}
+
+// enter is transition, made visible: to Temporal's UI and to the callers who asked for the state.
+func (o *operation) enter(ctx workflow.Context, state bellhop.State) {
+	o.transition(state, workflow.Now(ctx).UTC())
+	o.publish(ctx)
+	o.deliveries.ring(ctx, state)
+}
+
+// see takes an observation over. Ids that are known already are not lost to an observation that has none.
+func (o *operation) see(ctx workflow.Context, seen bellhop.Observation) {
+	o.seen, o.seenAt = seen, workflow.Now(ctx)
+	if !seen.ResourceIDs.IsZero() || seen.Phase == bellhop.PhaseGone && o.Verb != bellhop.Delete {
+		o.status.ResourceIDs = seen.ResourceIDs
+		o.status.Endpoints = seen.Endpoints
+	}
+	if seen.Progress != (bellhop.Progress{}) {
+		o.status.Progress = seen.Progress
+	}
+	o.describe(ctx)
+}
+
+// carryOut asks for what the operation wants and waits until it is observed.
+func (o *operation) carryOut(ctx workflow.Context) ending {
+	end, backstop := o.ask(ctx)
+	if end == nil {
+		o.enter(ctx, bellhop.Running)
+		end = o.wait(ctx, o.deadline(), backstop)
+	}
+	switch {
+	case end.state == bellhop.Cancelled:
+		return o.giveUp(ctx, backstop)
+	case end.state == bellhop.Failed && end.failure.Code == bellhop.CodeTimeout:
+		// What exists is to be listed; and what turns out to be there after all is no failure.
+		if last := o.lookOnce(ctx); last != nil {
+			return *last
+		}
+	}
+	return *end
+}
+
+func (o *operation) deadline() time.Time { return o.RequestedAt.Add(time.Duration(o.Timeout)) }
+
+// ending is how an operation ended.
+type ending struct {
+	state   bellhop.State
+	failure *bellhop.Failure
+}
+
+func failed(failure *bellhop.Failure) ending { return ending{bellhop.Failed, failure} }
+
+// judge says whether an observation ends an operation of a verb, and how; nil while it does not.
+func judge(verb bellhop.Verb, seen bellhop.Observation) *ending {
+	end := func(e ending) *ending { return &e }
+	switch seen.Phase {
+	case bellhop.PhaseFailed:
+		failure := seen.Failure
+		if failure == nil {
+			failure = bellhop.Fail(bellhop.CodeInternal, "the provider reported a failure and did not say which")
+		}
+		return end(failed(failure))
+	case bellhop.PhaseSuperseded:
+		return end(failed(bellhop.Fail(bellhop.CodeSuperseded, "a newer operation on the same resource took over")))
+	case bellhop.PhaseGone:
+		if verb == bellhop.Delete {
+			return end(ending{state: bellhop.Succeeded})
+		}
+		return end(failed(bellhop.Fail(bellhop.CodeResourceNotFound, "what was asked for has been removed by somebody else")))
+	case bellhop.PhaseReady:
+		if verb != bellhop.Delete {
+			return end(ending{state: bellhop.Succeeded})
+		}
+		return nil // still there
+	case bellhop.PhasePending:
+		return nil
+	default:
+		return end(failed(bellhop.Fail(bellhop.CodeInternal, "the provider reported an unknown phase %q", seen.Phase)))
+	}
+}
+
+// ask asks the provider for the change. It answers how the operation ended, nil while it goes on.
+func (o *operation) ask(ctx workflow.Context) (*ending, activities.Backstop) {
+	remaining := o.deadline().Sub(workflow.Now(ctx))
+	if remaining <= 0 {
+		end := failed(o.timedOut("no worker took the operation up in time"))
+		return &end, activities.Backstop{}
+	}
+	var answer activities.Answer
+	err := workflow.ExecuteActivity(o.askOptions(ctx, remaining), askActivity(o.Verb), o.Operation).Get(ctx, &answer)
+	switch {
+	case temporal.IsCanceledError(err):
+		return &ending{state: bellhop.Cancelled}, activities.Backstop{}
+	case err != nil:
+		end := failed(o.timedOut("the provider did not take the request in time: " + lastError(err)))
+		return &end, activities.Backstop{}
+	}
+	o.checked = answer.Failure == nil || answer.Failure.Code != bellhop.CodeInvalidOperation
+	o.see(ctx, answer.Observation)
+	end := judge(o.Verb, answer.Observation)
+	if end != nil && end.state == bellhop.Succeeded {
+		// It has been running, if for no time; who asked to be told is told. Nobody could have searched for it.
+		o.transition(bellhop.Running, workflow.Now(ctx).UTC())
+		o.deliveries.ring(ctx, bellhop.Running)
+	}
+	return end, answer.Backstop
+}
+
+func askActivity(verb bellhop.Verb) any {
+	switch verb {
+	case bellhop.Update:
+		return acts.Update
+	case bellhop.Delete:
+		return acts.Delete
+	case bellhop.Provision:
+		return acts.Provision
+	default:
+		return acts.Provision // begin has refused it
+	}
+}
+
+// maxAsk bounds one call to a provider. Pulling a large image is the longest that one may take.
+const maxAsk = 15 * time.Minute
+
+func (o *operation) askOptions(ctx workflow.Context, within time.Duration) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		ScheduleToCloseTimeout: within,
+		StartToCloseTimeout:    min(within, maxAsk),
+		HeartbeatTimeout:       activities.HeartbeatTimeout,
+		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: time.Second, MaximumInterval: 30 * time.Second},
+		// Only a call that has come to its end says truthfully what exists.
+		WaitForCancellation: true,
+		Summary:             fmt.Sprintf("%s %s/%s on %s", o.aim, o.TenantID, o.Resource, o.Provider),
+		Priority:            o.priority(),
+	})
+}
+
+// priority shares the workers fairly between tenants, where the server does so.
+func (o *operation) priority() temporal.Priority { return temporal.Priority{FairnessKey: o.TenantID} }
+
+// wait waits until an observation ends the operation: a watcher's signal, or our own look when none came for a while.
+func (o *operation) wait(ctx workflow.Context, until time.Time, backstop activities.Backstop) *ending {
+	signals := workflow.GetSignalChannel(ctx, SignalObserved)
+	interval := backstop.First
+	for {
+		remaining := until.Sub(workflow.Now(ctx))
+		if remaining <= 0 {
+			end := failed(o.timedOut("it was not observed in time"))
+			return &end
+		}
+		// The timer is left to itself when the operation ends before it: cancelling it would only be one more event
+		// in the history. Its context is the operation's own, so that a cancelled operation wakes up.
+		timer := workflow.NewTimerWithOptions(ctx, min(interval, remaining), workflow.TimerOptions{Summary: "backstop"})
+		for rung := false; !rung; {
+			cancelled := false
+			selector := workflow.NewSelector(ctx)
+			selector.AddReceive(signals, func(channel workflow.ReceiveChannel, _ bool) {
+				var seen bellhop.Observation
+				channel.Receive(ctx, &seen)
+				if seen.OperationID == o.ID {
+					o.see(ctx, seen)
+				}
+			})
+			selector.AddReceive(o.news, func(channel workflow.ReceiveChannel, _ bool) { channel.Receive(ctx, nil) })
+			selector.AddFuture(timer, func(f workflow.Future) {
+				rung = true
+				cancelled = f.Get(ctx, nil) != nil
+			})
+			selector.Select(ctx)
+			if cancelled {
+				return &ending{state: bellhop.Cancelled}
+			}
+			if end := judge(o.aim, o.seen); end != nil {
+				return end
+			}
+		}
+		if until.Sub(workflow.Now(ctx)) > 0 {
+			if end := o.look(ctx); end != nil {
+				return end
+			}
+		}
+		interval = min(interval*2, max(backstop.Max, backstop.First))
+	}
+}
+
+// look observes the resource once. A provider that cannot be asked now is asked again at the next backstop.
+func (o *operation) look(ctx workflow.Context) *ending {
+	var seen bellhop.Observation
+	err := workflow.ExecuteActivity(o.lookOptions(ctx), acts.Observe, o.observable()).Get(ctx, &seen)
+	if temporal.IsCanceledError(err) {
+		return &ending{state: bellhop.Cancelled}
+	}
+	if err != nil {
+		o.status.Progress.Message = "could not be observed: " + lastError(err)
+		return nil
+	}
+	o.see(ctx, seen)
+	o.news.SendAsync(nil)
+	return judge(o.aim, seen)
+}
+
+// lookWithin bounds a look with its retries.
+const lookWithin = time.Minute
+
+func (o *operation) lookOptions(ctx workflow.Context) workflow.Context {
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		ScheduleToCloseTimeout: lookWithin,
+		StartToCloseTimeout:    lookWithin / 2,
+		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: time.Second},
+		Summary:                fmt.Sprintf("observe %s/%s on %s", o.TenantID, o.Resource, o.Provider),
+		Priority:               o.priority(),
+	})
+}
+
+// observable is the operation with what an observation needs: it is repeated in the history with each look.
+func (o *operation) observable() bellhop.Operation {
+	op := o.Operation
+	op.Verb = o.aim
+	op.Callbacks, op.Metadata = nil, nil
+	return op
+}
+
+// lookOnce learns what exists when an operation ends without its provider having said so. When that cannot be learnt,
+// the ids that are known stay.
+func (o *operation) lookOnce(ctx workflow.Context) *ending {
+	ctx, _ = workflow.NewDisconnectedContext(ctx)
+	return o.look(ctx)
+}
+
+// removeWithin bounds how long a cancelled operation waits for what it removes.
+const removeWithin = 15 * time.Minute
+
+// giveUp ends a cancelled operation as its policy says, and sees what remains.
+func (o *operation) giveUp(ctx workflow.Context, backstop activities.Backstop) ending {
+	ctx, _ = workflow.NewDisconnectedContext(ctx)
+	failure := bellhop.Fail(bellhop.CodeCancelled, "the operation was cancelled; what exists was left as it is")
+	if o.OnCancel != bellhop.Remove {
+		o.lookOnce(ctx)
+		return ending{bellhop.Cancelled, failure}
+	}
+	o.aim = bellhop.Delete
+	var answer activities.Answer
+	err := workflow.ExecuteActivity(o.askOptions(ctx, removeWithin), acts.Delete, o.observable()).Get(ctx, &answer)
+	if err != nil {
+		failure.Message = "the operation was cancelled; what exists could not be removed: " + lastError(err)
+		return ending{bellhop.Cancelled, failure}
+	}
+	o.see(ctx, answer.Observation)
+	removed := judge(bellhop.Delete, answer.Observation)
+	if removed == nil {
+		if backstop.First == 0 {
+			backstop = answer.Backstop
+		}
+		removed = o.wait(ctx, workflow.Now(ctx).Add(removeWithin), backstop)
+	}
+	switch {
+	case removed.state == bellhop.Succeeded:
+		failure.Message = "the operation was cancelled and what existed was removed"
+	case removed.failure != nil:
+		failure.Message = "the operation was cancelled; removing what exists did not end well: " + removed.failure.Message
+		failure.ProviderError = removed.failure.ProviderError
+		failure.Evidence = removed.failure.Evidence
+	}
+	return ending{bellhop.Cancelled, failure}
+}
+
+func (o *operation) timedOut(why string) *bellhop.Failure {
+	return bellhop.Fail(bellhop.CodeTimeout, "the operation did not end within %s: %s", o.Timeout, why)
+}
+
+// lastError digs out of what Temporal reports what the last attempt said.
+func lastError(err error) string {
+	var application *temporal.ApplicationError
+	if errors.As(err, &application) {
+		return fmt.Sprintf("%s: %s", application.Type(), application.Message())
+	}
+	var timeout *temporal.TimeoutError
+	if errors.As(err, &timeout) {
+		return "no answer came"
+	}
+	return err.Error()
+}
+
+// conclude freezes the outcome and tells everybody who asked.
+func (o *operation) conclude(ctx workflow.Context, end ending) {
+	o.concluded = true
+	o.status.FinishedAt = workflow.Now(ctx).UTC()
+	o.status.Error = end.failure.Clean(o.Secrets())
+	if end.failure != nil {
+		o.status.Progress.Message = ""
+	}
+	o.enter(ctx, end.state)
+}
+
+// close waits until every callback is settled and ends the workflow as the operation ended.
+func (o *operation) close(ctx workflow.Context) (bellhop.Outcome, error) {
+	detached, _ := workflow.NewDisconnectedContext(ctx)
+	if err := o.deliveries.wait(detached); err != nil {
+		return bellhop.Outcome{}, err
+	}
+	if err := workflow.Await(detached, func() bool { return workflow.AllHandlersFinished(detached) }); err != nil {
+		return bellhop.Outcome{}, err
+	}
+	outcome := o.status.Outcome
+	switch outcome.State {
+	case bellhop.Succeeded:
+		return outcome, nil
+	case bellhop.Cancelled:
+		return bellhop.Outcome{}, temporal.NewCanceledError(outcome)
+	default:
+		return bellhop.Outcome{}, temporal.NewApplicationErrorWithOptions(outcome.Error.Message, string(outcome.Error.Code),
+			temporal.ApplicationErrorOptions{NonRetryable: true, Details: []any{outcome}})
+	}
+}

@@ -1,0 +1,108 @@
+package workflows
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"bellhop"
+)
+
+// minRefresh is how old an observation must be before a refresh looks again.
+const minRefresh = 2 * time.Second
+
+// Types of the errors by which a refresh is refused. A refused one leaves no trace in the history; the status query
+// answers what is known.
+const (
+	ErrorFresh    = "ALREADY_FRESH"
+	ErrorFinished = "ALREADY_FINISHED"
+)
+
+// serve answers status and refresh from the first moment to the last.
+func (o *operation) serve(ctx workflow.Context) error {
+	err := workflow.SetQueryHandlerWithOptions(ctx, QueryStatus, o.snapshot, workflow.QueryHandlerOptions{
+		Description: "The operation as it stands: the outcome so far, progress, transitions and callbacks.",
+	})
+	if err != nil {
+		return fmt.Errorf("serve %s: %w", QueryStatus, err)
+	}
+	err = workflow.SetUpdateHandlerWithOptions(ctx, UpdateRefresh, o.refresh, workflow.UpdateHandlerOptions{
+		Validator:   o.mayRefresh,
+		Description: "Observes the resource now, at most once in 2 s, and answers the fresh status.",
+	})
+	if err != nil {
+		return fmt.Errorf("serve %s: %w", UpdateRefresh, err)
+	}
+	return nil
+}
+
+func (o *operation) snapshot() (bellhop.Status, error) { return o.status, nil }
+
+func (o *operation) mayRefresh(ctx workflow.Context) error {
+	if o.concluded {
+		return temporal.NewApplicationError("the operation has finished; query its status", ErrorFinished)
+	}
+	if age := workflow.Now(ctx).Sub(o.seenAt); age < minRefresh {
+		return temporal.NewApplicationError(fmt.Sprintf("it was observed %s ago; query its status", age), ErrorFresh)
+	}
+	return nil
+}
+
+func (o *operation) refresh(ctx workflow.Context) (bellhop.Status, error) {
+	if o.status.State == bellhop.Running { // before, there is nothing to observe
+		o.look(ctx)
+	}
+	return o.status, nil
+}
+
+// publish makes the state findable. What the starter has set already is not set again: each upsert costs the server
+// about as much as an activity.
+func (o *operation) publish(ctx workflow.Context) {
+	o.describe(ctx)
+	known := workflow.GetTypedSearchAttributes(ctx)
+	var updates []temporal.SearchAttributeUpdate
+	set := func(key temporal.SearchAttributeKeyKeyword, value string) {
+		if have, ok := known.GetKeyword(key); (!ok || have != value) && value != "" {
+			updates = append(updates, key.ValueSet(value))
+		}
+	}
+	set(Tenant, o.TenantID)
+	set(Resource, o.Resource)
+	set(Provider, o.Provider)
+	if _, ok := known.GetKeyword(State); !ok || o.status.State == bellhop.Running || o.status.State.Terminal() {
+		set(State, string(o.status.State))
+	}
+	if len(updates) == 0 {
+		return
+	}
+	if err := workflow.UpsertTypedSearchAttributes(ctx, updates...); err != nil {
+		workflow.GetLogger(ctx).Error("search attributes could not be set", "error", err)
+	}
+}
+
+// describe writes what Temporal's UI shows of the workflow. It is no event in the history.
+func (o *operation) describe(ctx workflow.Context) {
+	var b strings.Builder
+	s := &o.status
+	fmt.Fprintf(&b, "**%s** %s `%s/%s` on `%s`\n\n", s.State, s.OperationType, s.TenantID, s.Resource, s.Provider)
+	if s.Error != nil {
+		fmt.Fprintf(&b, "**%s** %s\n\n", s.Error.Code, s.Error.Message)
+	}
+	if s.Progress.Desired > 0 {
+		fmt.Fprintf(&b, "%d of %d ready", s.Progress.Ready, s.Progress.Desired)
+		if s.Progress.Message != "" {
+			fmt.Fprintf(&b, ": %s", s.Progress.Message)
+		}
+		b.WriteString("\n\n")
+	}
+	if len(s.Callbacks) > 0 {
+		b.WriteString("| callback | state |\n|---|---|\n")
+		for _, receipt := range s.Callbacks {
+			fmt.Fprintf(&b, "| %s | %s |\n", receipt.Target, receipt.State)
+		}
+	}
+	workflow.SetCurrentDetails(ctx, b.String())
+}

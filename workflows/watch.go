@@ -1,0 +1,36 @@
+package workflows
+
+import (
+	"fmt"
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"bellhop/activities"
+)
+
+// WatchID is the id of the one workflow that watches a provider.
+func WatchID(provider string) string { return "bellhop-watch/" + provider }
+
+// watchRun is how long one run of the watch lasts. It bounds the history; its end is no interruption worth noting.
+const watchRun = 24 * time.Hour
+
+// WatchProvider keeps one activity alive that watches a provider and wakes up the operations that wait for it. The
+// activity holds on to one worker; when that dies, its heartbeats stop and the next worker takes over.
+func WatchProvider(ctx workflow.Context, provider string) error {
+	workflow.SetCurrentDetails(ctx, fmt.Sprintf("Watches `%s` and wakes up the operations that wait for it.", provider))
+	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		StartToCloseTimeout: watchRun + time.Hour,
+		HeartbeatTimeout:    activities.HeartbeatTimeout,
+		RetryPolicy: &temporal.RetryPolicy{
+			InitialInterval: 100 * time.Millisecond,
+			MaximumInterval: 10 * time.Second,
+		},
+		Summary: "watch " + provider,
+	})
+	if err := workflow.ExecuteActivity(ctx, acts.Watch, provider, watchRun).Get(ctx, nil); err != nil {
+		return err
+	}
+	return workflow.NewContinueAsNewError(ctx, WatchProvider, provider)
+}
