@@ -28,18 +28,6 @@ type Activities struct {
 	Backstop Backstop
 	// Waiters are told what watches observe.
 	Waiters Waiters
-	// Meter hears what was done. Nil: nobody listens.
-	Meter Meter
-}
-
-// Meter hears of what activities do, for metrics.
-type Meter interface {
-	// ProviderCalled is told of each call of a provider and of what came of it: "ok" or a failure's code.
-	ProviderCalled(provider, call, result string, took time.Duration)
-	// Attempted is told of each attempt to deliver a callback.
-	Attempted(target string, verdict bridge.Verdict)
-	// Settled is told of each callback that came to its end, and how long after its state was reached.
-	Settled(target string, state bellhop.ReceiptState, lag time.Duration)
 }
 
 // Backstop is how often an operation that waits is observed although no watcher said anything: first after First,
@@ -168,9 +156,9 @@ func (a *Activities) call(ctx context.Context, op bellhop.Operation, name string
 	observation.Failure = observation.Failure.Clean(secrets)
 	result := "ok"
 	defer func() {
-		if a.Meter != nil {
-			a.Meter.ProviderCalled(op.Provider, name, result, time.Since(began))
-		}
+		metrics := activity.GetMetricsHandler(ctx).WithTags(map[string]string{"provider": op.Provider, "call": name, "result": result})
+		metrics.Counter("bellhop_provider_calls").Inc(1)
+		metrics.Timer("bellhop_provider_call_duration").Record(time.Since(began))
 	}()
 	if err == nil {
 		return observation, nil

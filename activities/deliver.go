@@ -7,7 +7,10 @@ import (
 	"math/rand/v2"
 	"time"
 
+	enumspb "go.temporal.io/api/enums/v1"
+	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 
 	"bellhop"
@@ -72,9 +75,8 @@ func (a *Activities) Deliver(ctx context.Context, d Delivery) (bellhop.Receipt, 
 		FirstAttemptAt: past.FirstAttemptAt,
 	}
 	result := a.attempt(ctx, d)
-	if a.Meter != nil {
-		a.Meter.Attempted(d.Callback.Target, result.Verdict)
-	}
+	metrics := activity.GetMetricsHandler(ctx).WithTags(map[string]string{"target": d.Callback.Target})
+	metrics.WithTags(map[string]string{"verdict": string(result.Verdict)}).Counter("bellhop_callback_attempts").Inc(1)
 	if result.Err != nil {
 		receipt.LastError = bellhop.Scrub(result.Err.Error(), d.Callback.Secrets())
 	}
@@ -102,9 +104,9 @@ func (a *Activities) Deliver(ctx context.Context, d Delivery) (bellhop.Receipt, 
 	if receipt.State != bellhop.ReceiptUndeliverable {
 		receipt.AcknowledgedAt = time.Now().UTC()
 	}
-	if a.Meter != nil {
-		a.Meter.Settled(d.Callback.Target, receipt.State, time.Since(d.ReachedAt))
-	}
+	metrics = metrics.WithTags(map[string]string{"state": string(receipt.State)})
+	metrics.Counter("bellhop_callbacks").Inc(1)
+	metrics.Timer("bellhop_callback_lag").Record(time.Since(d.ReachedAt))
 	return receipt, nil
 }
 
@@ -164,4 +166,26 @@ func again(result bridge.Result, past memory) error {
 		NextRetryDelay: delay,
 		Category:       temporal.ApplicationErrorCategoryBenign,
 	})
+}
+
+// Pending fills in what Temporal knows of a delivery that is still being tried: it was started by the workflow, which
+// hears of it only at its end.
+func Pending(receipt *bellhop.Receipt, info *workflowpb.PendingActivityInfo) {
+	receipt.State = bellhop.ReceiptDelivering
+	var past memory
+	// Details that cannot be read are as good as none.
+	_ = converter.GetDefaultDataConverter().FromPayloads(info.GetHeartbeatDetails(), &past)
+	receipt.FirstAttemptAt = past.FirstAttemptAt
+	receipt.LastError = past.LastError
+	receipt.Attempts = max(past.Attempts, int(info.GetAttempt())-1)
+	if info.GetState() == enumspb.PENDING_ACTIVITY_STATE_STARTED {
+		receipt.Attempts++
+	}
+	failure := info.GetLastFailure()
+	if receipt.LastError == "" {
+		receipt.LastError = failure.GetMessage()
+	}
+	if failure.GetApplicationFailureInfo().GetType() == ErrorBlocked {
+		receipt.State = bellhop.ReceiptBlocked
+	}
 }

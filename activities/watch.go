@@ -43,10 +43,13 @@ func (a *Activities) Watch(ctx context.Context, provider string, within time.Dur
 			fmt.Sprintf("provider %q is not configured at this worker; configured are %s", provider, names(a.Providers)),
 			"NOT_CONFIGURED", temporal.ApplicationErrorOptions{NextRetryDelay: 5 * time.Second})
 	}
-	stop := keepAlive(ctx)
+	ctx, stop := beat(ctx)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
+	// A worker that is stopping hands its watch over at once instead of at the end of its grace period.
+	unhook := context.AfterFunc(stopping(ctx), cancel)
+	defer unhook()
 
 	open, err := a.Waiters.Open(ctx, provider)
 	if err != nil {
@@ -126,21 +129,16 @@ func (w *watch) tell(ctx context.Context, seen bellhop.Observation) {
 	}
 }
 
-// keepAlive sends heartbeats until it is stopped, and thereby also hears of cancellation.
-func keepAlive(ctx context.Context) func() {
-	done := make(chan struct{})
-	var beating sync.WaitGroup
-	beating.Go(func() {
-		ticker := time.NewTicker(HeartbeatTimeout / 5)
-		defer ticker.Stop()
-		for {
-			activity.RecordHeartbeat(ctx)
-			select {
-			case <-done:
-				return
-			case <-ticker.C:
-			}
+// stopping returns a context that ends when the worker begins to stop.
+func stopping(ctx context.Context) context.Context {
+	stopped, cancel := context.WithCancel(ctx)
+	channel := activity.GetWorkerStopChannel(ctx)
+	go func() {
+		defer cancel()
+		select {
+		case <-channel:
+		case <-ctx.Done():
 		}
-	})
-	return func() { close(done); beating.Wait() }
+	}()
+	return stopped
 }

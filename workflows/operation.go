@@ -405,6 +405,12 @@ func (o *operation) conclude(ctx workflow.Context, end ending) {
 		o.status.Progress.Message = ""
 	}
 	o.enter(ctx, end.state)
+
+	metrics := workflow.GetMetricsHandler(ctx).WithTags(map[string]string{
+		"verb": string(o.Verb), "provider": o.Provider, "state": string(end.state),
+	})
+	metrics.Counter("bellhop_operations").Inc(1)
+	metrics.Timer("bellhop_operation_duration").Record(o.status.FinishedAt.Sub(o.status.StartedAt))
 }
 
 // close waits until every callback is settled and ends the workflow as the operation ended.

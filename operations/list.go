@@ -1,0 +1,89 @@
+package operations
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"go.temporal.io/api/workflowservice/v1"
+
+	"bellhop"
+	"bellhop/workflows"
+)
+
+// Filter says which operations to list; an empty field asks for all.
+type Filter struct {
+	Tenant   string
+	Resource string
+	Provider string
+	State    bellhop.State
+	// Open asks for those under way only.
+	Open bool
+}
+
+func (f Filter) query() string {
+	types := make([]string, 0, len(bellhop.Verbs()))
+	for _, verb := range bellhop.Verbs() {
+		types = append(types, quote(workflows.TypeFor(verb)))
+	}
+	terms := []string{"WorkflowType IN (" + strings.Join(types, ", ") + ")"}
+	add := func(name, value string) {
+		if value != "" {
+			terms = append(terms, name+" = "+quote(value))
+		}
+	}
+	add(workflows.Tenant.GetName(), f.Tenant)
+	add(workflows.Resource.GetName(), f.Resource)
+	add(workflows.Provider.GetName(), f.Provider)
+	add(workflows.State.GetName(), string(f.State))
+	if f.Open {
+		terms = append(terms, "ExecutionStatus = 'Running'")
+	}
+	return strings.Join(terms, " AND ")
+}
+
+func quote(s string) string { return "'" + strings.ReplaceAll(strings.ReplaceAll(s, `\`, `\\`), "'", `\'`) + "'" }
+
+// Item is one line of a list.
+type Item struct {
+	OperationID   string        `json:"operation_id"`
+	OperationType bellhop.Verb  `json:"operation_type"`
+	TenantID      string        `json:"tenant_id"`
+	Resource      string        `json:"resource"`
+	Provider      string        `json:"provider"`
+	State         bellhop.State `json:"state"`
+	RequestedAt   time.Time     `json:"requested_at"`
+	ClosedAt      time.Time     `json:"closed_at,omitzero"`
+}
+
+// List lists operations, the newest first, as Temporal's visibility has them, which may lag behind by a second. It
+// answers at most limit of them (1000 at most) and the token that asks for the next page.
+func (c *Client) List(ctx context.Context, filter Filter, limit int, page []byte) ([]Item, []byte, error) {
+	answer, err := c.temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{
+		Namespace:     c.namespace,
+		PageSize:      int32(min(max(limit, 1), 1000)), //nolint:gosec // bounded
+		NextPageToken: page,
+		Query:         filter.query(),
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("list operations: %w", explain(err))
+	}
+	items := make([]Item, 0, len(answer.GetExecutions()))
+	for _, info := range answer.GetExecutions() {
+		item := Item{
+			OperationID:   info.GetExecution().GetWorkflowId(),
+			OperationType: workflows.VerbOf(info.GetType().GetName()),
+			TenantID:      keyword(info, workflows.Tenant),
+			Resource:      keyword(info, workflows.Resource),
+			Provider:      keyword(info, workflows.Provider),
+			State:         visibleState(info),
+			RequestedAt:   info.GetStartTime().AsTime(),
+		}
+		if info.GetCloseTime() != nil {
+			item.ClosedAt = info.GetCloseTime().AsTime()
+		}
+		items = append(items, item)
+	}
+	return items, answer.GetNextPageToken(), nil
+}

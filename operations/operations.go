@@ -1,0 +1,241 @@
+// Package operations is bellhop as its callers see it: start an operation, ask for its status, wait for it, list,
+// cancel, redeliver. It speaks to Temporal; the command line and the worker's ways in speak through it.
+package operations
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	commonpb "go.temporal.io/api/common/v1"
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
+
+	"bellhop"
+	"bellhop/workflows"
+)
+
+// Client starts and finds operations in one Temporal namespace.
+type Client struct {
+	temporal  client.Client
+	namespace string
+	taskQueue string
+}
+
+// New makes a client. The task queue is the one that the workers poll; empty stands for "bellhop".
+func New(c client.Client, namespace, taskQueue string) *Client {
+	if taskQueue == "" {
+		taskQueue = workflows.TaskQueue
+	}
+	return &Client{temporal: c, namespace: namespace, taskQueue: taskQueue}
+}
+
+// Errors that callers tell apart.
+var (
+	// ErrNotFound: there is no such operation.
+	ErrNotFound = errors.New("no such operation")
+	// ErrConflict: the id belongs to another operation.
+	ErrConflict = errors.New("the id belongs to another operation")
+)
+
+// memoRequest names the memo with the hash of what was asked for, by which the same request is told from another one
+// under the same id.
+const memoRequest = "bellhop_request"
+
+// Started is an operation that was started, now or before.
+type Started struct {
+	ID string
+	// Before says that the very same operation had been started before; nothing was started now.
+	Before bool
+}
+
+// Start starts an operation. Starting the same one again under its id is no error and starts nothing; another one
+// under the same id is [ErrConflict]. An invalid operation is refused with [bellhop.Faults] and not started.
+func (c *Client) Start(ctx context.Context, id string, verb bellhop.Verb, input []byte) (Started, error) {
+	op, err := bellhop.ParseOperation(id, verb, time.Time{}, input)
+	if err != nil {
+		return Started{}, err
+	}
+	request, err := requestHash(op)
+	if err != nil {
+		return Started{}, err
+	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, input); err != nil {
+		return Started{}, fmt.Errorf("read operation: %w", err)
+	}
+	options := client.StartWorkflowOptions{
+		ID:                                       id,
+		TaskQueue:                                c.taskQueue,
+		WorkflowIDReusePolicy:                    enumspb.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
+		WorkflowIDConflictPolicy:                 enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
+		WorkflowExecutionErrorWhenAlreadyStarted: true,
+		Memo:                                     map[string]any{memoRequest: request},
+		// What the starter sets, the workflow need not.
+		TypedSearchAttributes: temporal.NewSearchAttributes(
+			workflows.Tenant.ValueSet(op.TenantID),
+			workflows.Resource.ValueSet(op.Resource),
+			workflows.Provider.ValueSet(op.Provider),
+			workflows.State.ValueSet(string(bellhop.Pending)),
+		),
+		StaticSummary: fmt.Sprintf("%s %s/%s on %s", verb, op.TenantID, op.Resource, op.Provider),
+		Priority:      temporal.Priority{FairnessKey: op.TenantID},
+	}
+	_, err = c.temporal.ExecuteWorkflow(ctx, options, workflows.TypeFor(verb), json.RawMessage(compact.Bytes()))
+	var exists *serviceerror.WorkflowExecutionAlreadyStarted
+	switch {
+	case errors.As(err, &exists):
+		return c.startedBefore(ctx, id, verb, request)
+	case err != nil:
+		return Started{}, fmt.Errorf("start operation %s: %w", id, explain(err))
+	}
+	return Started{ID: id}, nil
+}
+
+// explain adds what to do to errors that a new installation meets.
+func explain(err error) error {
+	var invalid *serviceerror.InvalidArgument
+	if errors.As(err, &invalid) && bytes.Contains([]byte(err.Error()), []byte("search attribute")) {
+		return fmt.Errorf("%w\nbellhop's search attributes are missing; a worker adds them when it starts, or run\n  %s",
+			err, SearchAttributeCommand(""))
+	}
+	return err
+}
+
+func (c *Client) startedBefore(ctx context.Context, id string, verb bellhop.Verb, request string) (Started, error) {
+	found, err := c.describe(ctx, id)
+	if err != nil {
+		return Started{}, err
+	}
+	info := found.GetWorkflowExecutionInfo()
+	var before string
+	if payload, ok := info.GetMemo().GetFields()[memoRequest]; ok {
+		if err := converter.GetDefaultDataConverter().FromPayload(payload, &before); err != nil {
+			return Started{}, fmt.Errorf("read memo of %s: %w", id, err)
+		}
+	} else if input, err := c.input(ctx, id); err == nil { // started by other means
+		if op, err := bellhop.ParseOperation(id, verb, time.Time{}, input); err == nil {
+			before, _ = requestHash(op) //nolint:errcheck // no hash, no match
+		}
+	}
+	if info.GetType().GetName() != workflows.TypeFor(verb) || before != request {
+		return Started{}, fmt.Errorf("start operation %s: %w; choose another id, or see it with: bellhop status %s", id, ErrConflict, id)
+	}
+	return Started{ID: id, Before: true}, nil
+}
+
+// requestHash is the same for two operations that ask for the same.
+func requestHash(op bellhop.Operation) (string, error) {
+	op.RequestedAt = time.Time{}
+	text, err := json.Marshal(op)
+	if err != nil {
+		return "", fmt.Errorf("encode operation: %w", err)
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// Cancel asks an operation to give up. It still rings its callers, and lists what exists.
+func (c *Client) Cancel(ctx context.Context, id string) error {
+	if _, err := c.describe(ctx, id); err != nil {
+		return err
+	}
+	if err := c.temporal.CancelWorkflow(ctx, id, ""); err != nil {
+		return fmt.Errorf("cancel operation %s: %w", id, notFound(err))
+	}
+	return nil
+}
+
+// describe finds the workflow of an operation; a workflow of another kind is no operation.
+func (c *Client) describe(ctx context.Context, id string) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
+	found, err := c.temporal.DescribeWorkflowExecution(ctx, id, "")
+	if err != nil {
+		return nil, fmt.Errorf("find operation %s: %w", id, notFound(err))
+	}
+	if workflows.VerbOf(found.GetWorkflowExecutionInfo().GetType().GetName()) == "" {
+		return nil, fmt.Errorf("find operation %s: %w", id, ErrNotFound)
+	}
+	return found, nil
+}
+
+func notFound(err error) error {
+	var missing *serviceerror.NotFound
+	if errors.As(err, &missing) {
+		return ErrNotFound
+	}
+	return err
+}
+
+// input is what the operation's workflow was started with.
+func (c *Client) input(ctx context.Context, id string) ([]byte, error) {
+	history := c.temporal.GetWorkflowHistory(ctx, id, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	if !history.HasNext() {
+		return nil, ErrNotFound
+	}
+	event, err := history.Next()
+	if err != nil {
+		return nil, fmt.Errorf("read history of %s: %w", id, notFound(err))
+	}
+	return firstPayload(event.GetWorkflowExecutionStartedEventAttributes().GetInput()), nil
+}
+
+func firstPayload(payloads *commonpb.Payloads) []byte {
+	if len(payloads.GetPayloads()) == 0 {
+		return nil
+	}
+	return payloads.GetPayloads()[0].GetData()
+}
+
+// Redeliver rings callers again whose callback has not been acknowledged: at once, instead of at the end of its
+// backoff. An attempt that is under way is left to end first, so nothing is sent twice. An empty target stands for all.
+// It answers the targets that are rung.
+func (c *Client) Redeliver(ctx context.Context, id, target string) ([]string, error) {
+	found, err := c.describe(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if found.GetWorkflowExecutionInfo().GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
+		return nil, fmt.Errorf("redeliver operation %s: every callback of it is settled", id)
+	}
+	report, err := c.Status(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	var rung []string
+	for _, tried := range found.GetPendingActivities() {
+		for i, receipt := range report.Callbacks {
+			if target != "" && receipt.Target != target || !isDelivery(tried.GetActivityId(), i) {
+				continue
+			}
+			_, err := c.temporal.WorkflowService().ResetActivity(ctx, &workflowservice.ResetActivityRequest{
+				Namespace: c.namespace,
+				Execution: &commonpb.WorkflowExecution{WorkflowId: id},
+				Identity:  "bellhop",
+				Activity:  &workflowservice.ResetActivityRequest_Id{Id: tried.GetActivityId()},
+			})
+			if err != nil {
+				return rung, fmt.Errorf("redeliver to %s: %w", receipt.Target, err)
+			}
+			rung = append(rung, receipt.Target)
+		}
+	}
+	return rung, nil
+}
+
+func isDelivery(activityID string, callback int) bool {
+	for _, state := range []bellhop.State{bellhop.Running, bellhop.Succeeded, bellhop.Failed, bellhop.Cancelled} {
+		if activityID == workflows.ActivityID(callback, state) {
+			return true
+		}
+	}
+	return false
+}

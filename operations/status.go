@@ -1,0 +1,208 @@
+package operations
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	commonpb "go.temporal.io/api/common/v1"
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	workflowpb "go.temporal.io/api/workflow/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
+
+	"bellhop"
+	"bellhop/activities"
+	"bellhop/workflows"
+)
+
+// queryTimeout is how long a worker may take to answer a query before the status is told without it.
+const queryTimeout = 3 * time.Second
+
+// Report is an operation's status and how it came about.
+type Report struct {
+	bellhop.Status
+	// Silence is why no worker answered. The status then is what Temporal itself knows: it lacks progress and, while
+	// the operation is under way, resource ids.
+	Silence error
+}
+
+// Status tells where an operation stands.
+func (c *Client) Status(ctx context.Context, id string) (Report, error) {
+	found, err := c.describe(ctx, id)
+	if err != nil {
+		return Report{}, err
+	}
+	status, silence := c.query(ctx, id)
+	if silence != nil {
+		if ctx.Err() != nil {
+			return Report{}, ctx.Err()
+		}
+		if status, err = c.recall(ctx, found); err != nil {
+			return Report{}, err
+		}
+	}
+	pending(&status, found.GetPendingActivities())
+	return Report{Status: status, Silence: silence}, nil
+}
+
+func (c *Client) query(ctx context.Context, id string) (bellhop.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	defer cancel()
+	var status bellhop.Status
+	answer, err := c.temporal.QueryWorkflow(ctx, id, "", workflows.QueryStatus)
+	if err != nil {
+		return status, err
+	}
+	return status, answer.Get(&status)
+}
+
+// Refresh has the resource observed now and tells where the operation stands. When it was observed a moment ago, has
+// finished or cannot be refreshed, it is [Client.Status].
+func (c *Client) Refresh(ctx context.Context, id string) (Report, error) {
+	updating, cancel := context.WithTimeout(ctx, 2*queryTimeout)
+	defer cancel()
+	handle, err := c.temporal.UpdateWorkflow(updating, client.UpdateWorkflowOptions{
+		WorkflowID:   id,
+		UpdateName:   workflows.UpdateRefresh,
+		WaitForStage: client.WorkflowUpdateStageCompleted,
+	})
+	if err == nil {
+		var status bellhop.Status
+		if err = handle.Get(updating, &status); err == nil {
+			return Report{Status: status}, nil
+		}
+	}
+	return c.Status(ctx, id)
+}
+
+// pending fills in the deliveries that are still being tried.
+func pending(status *bellhop.Status, tried []*workflowpb.PendingActivityInfo) {
+	for _, info := range tried {
+		for i := range status.Callbacks {
+			for _, state := range []bellhop.State{bellhop.Running, bellhop.Succeeded, bellhop.Failed, bellhop.Cancelled} {
+				if info.GetActivityId() == workflows.ActivityID(i, state) {
+					status.Callbacks[i].CallbackID = bellhop.CallbackID(status.OperationID, state)
+					activities.Pending(&status.Callbacks[i], info)
+				}
+			}
+		}
+	}
+}
+
+// recall puts a status together without any worker: from what was asked for, and from how the workflow was closed.
+func (c *Client) recall(ctx context.Context, found *workflowservice.DescribeWorkflowExecutionResponse) (bellhop.Status, error) {
+	info := found.GetWorkflowExecutionInfo()
+	id, verb := info.GetExecution().GetWorkflowId(), workflows.VerbOf(info.GetType().GetName())
+	input, err := c.input(ctx, id)
+	if err != nil {
+		return bellhop.Status{}, err
+	}
+	// Faults are no news here: an operation that has any fails and says so.
+	op, _ := bellhop.ParseOperation(id, verb, info.GetStartTime().AsTime(), input)
+	status := bellhop.Status{
+		Outcome: bellhop.Outcome{
+			SchemaVersion: bellhop.SchemaVersion,
+			OperationID:   id,
+			OperationType: verb,
+			TenantID:      op.TenantID,
+			Resource:      op.Resource,
+			Provider:      op.Provider,
+			State:         visibleState(info),
+			RequestedAt:   op.RequestedAt,
+			Metadata:      op.Metadata,
+		},
+		Progress:    bellhop.Progress{Desired: op.Spec.Replicas},
+		Transitions: []bellhop.Transition{{State: bellhop.Pending, At: op.RequestedAt}},
+		Callbacks:   []bellhop.Receipt{},
+	}
+	for _, callback := range op.Callbacks {
+		status.Callbacks = append(status.Callbacks, bellhop.Receipt{Target: callback.Target, State: bellhop.ReceiptPending})
+	}
+	if info.GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
+		if status.Outcome, err = c.outcome(ctx, id, status.Outcome); err != nil {
+			return bellhop.Status{}, err
+		}
+		status.Transitions = append(status.Transitions, bellhop.Transition{State: status.State, At: status.FinishedAt})
+	}
+	status.CallbackID = bellhop.CallbackID(id, status.State)
+	status.Event = bellhop.EventFor(verb, status.State)
+	return status, nil
+}
+
+// outcome is how the operation's workflow was closed. One that was closed by other means than its own code, which
+// nothing of ours does, has failed as far as anybody can know; known is what is known of it besides.
+func (c *Client) outcome(ctx context.Context, id string, known bellhop.Outcome) (bellhop.Outcome, error) {
+	history := c.temporal.GetWorkflowHistory(ctx, id, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_CLOSE_EVENT)
+	if !history.HasNext() {
+		return known, fmt.Errorf("read history of %s: %w", id, ErrNotFound)
+	}
+	event, err := history.Next()
+	if err != nil {
+		return known, fmt.Errorf("read history of %s: %w", id, notFound(err))
+	}
+	var payloads *commonpb.Payloads
+	reason := "ended in a way that bellhop does not end it"
+	switch event.GetEventType() {
+	case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED:
+		payloads = event.GetWorkflowExecutionCompletedEventAttributes().GetResult()
+	case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED:
+		failure := event.GetWorkflowExecutionFailedEventAttributes().GetFailure()
+		payloads = failure.GetApplicationFailureInfo().GetDetails()
+		reason = failure.GetMessage()
+	case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELED:
+		payloads = event.GetWorkflowExecutionCanceledEventAttributes().GetDetails()
+	case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_TERMINATED:
+		reason = "terminated: " + event.GetWorkflowExecutionTerminatedEventAttributes().GetReason()
+	case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_TIMED_OUT:
+		reason = "timed out as a whole"
+	}
+	var outcome bellhop.Outcome
+	if converter.GetDefaultDataConverter().FromPayloads(payloads, &outcome) == nil && outcome.OperationID != "" {
+		return outcome, nil
+	}
+	known.State = bellhop.Failed
+	known.CallbackID = bellhop.CallbackID(id, bellhop.Failed)
+	known.Event = bellhop.EventFailed
+	known.FinishedAt = event.GetEventTime().AsTime()
+	known.Error = bellhop.Fail(bellhop.CodeInternal, "the operation's workflow was %s; nobody was called back", reason)
+	return known, nil
+}
+
+// visibleState is an operation's state as Temporal's visibility has it.
+func visibleState(info *workflowpb.WorkflowExecutionInfo) bellhop.State {
+	switch info.GetStatus() {
+	case enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED:
+		return bellhop.Succeeded
+	case enumspb.WORKFLOW_EXECUTION_STATUS_CANCELED:
+		return bellhop.Cancelled
+	case enumspb.WORKFLOW_EXECUTION_STATUS_FAILED, enumspb.WORKFLOW_EXECUTION_STATUS_TERMINATED,
+		enumspb.WORKFLOW_EXECUTION_STATUS_TIMED_OUT:
+		return bellhop.Failed
+	}
+	if state := keyword(info, workflows.State); state != "" {
+		return bellhop.State(state)
+	}
+	return bellhop.Pending
+}
+
+func keyword(info *workflowpb.WorkflowExecutionInfo, key temporal.SearchAttributeKeyKeyword) string {
+	var value string
+	payload, ok := info.GetSearchAttributes().GetIndexedFields()[key.GetName()]
+	if !ok || json.Unmarshal(payload.GetData(), &value) != nil {
+		return ""
+	}
+	return value
+}
+
+// Unreachable says whether an error means that Temporal itself could not be reached.
+func Unreachable(err error) bool {
+	var unavailable *serviceerror.Unavailable
+	var deadline *serviceerror.DeadlineExceeded
+	return errors.As(err, &unavailable) || errors.As(err, &deadline) || errors.Is(err, context.DeadlineExceeded)
+}
