@@ -1,0 +1,154 @@
+package docker
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/moby/moby/api/pkg/stdcopy"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+
+	"bellhop"
+)
+
+// Bounds of the evidence. [bellhop.Failure.Clean] cuts each piece to 4 KiB in the end; secrets are blotted out of what
+// is longer, so that none is cut in half and shows.
+const (
+	maxLogLines      = "50"
+	maxLogBytes      = 64 << 10
+	maxFailuresShown = 3
+)
+
+// notStarted is the failure of a container that the engine could not start. Its state holds the engine's words.
+func notStarted(m member, detail container.InspectResponse) *bellhop.Failure {
+	code, ok := codeOfText(detail.State.Error)
+	if !ok {
+		code = bellhop.CodeContainerExited
+	}
+	failure := bellhop.Fail(code, "container %s did not start", m.name)
+	failure.ProviderError = detail.State.Error
+	return failure.With("exit_code", strconv.Itoa(detail.State.ExitCode))
+}
+
+// exited is the failure of a container that ended and stays ended, or ends again and again.
+func exited(m member, detail container.InspectResponse) *bellhop.Failure {
+	state := detail.State
+	times := ""
+	if detail.RestartCount > 0 {
+		times = fmt.Sprintf(", %d times restarted", detail.RestartCount)
+	}
+	failure := bellhop.Fail(bellhop.CodeContainerExited, "container %s exited with code %d%s", m.name, state.ExitCode, times)
+	if state.OOMKilled {
+		limit := "its memory"
+		if detail.HostConfig != nil && detail.HostConfig.Memory > 0 {
+			limit = fmt.Sprintf("its %d MiB of memory", detail.HostConfig.Memory>>20)
+		}
+		failure = bellhop.Fail(bellhop.CodeOutOfMemory, "container %s was killed for using more than %s%s", m.name, limit, times)
+	}
+	failure.ProviderError = state.Error
+	return failure.
+		With("exit_code", strconv.Itoa(state.ExitCode)).
+		With("finished_at", state.FinishedAt).
+		With("restarts", strconv.Itoa(detail.RestartCount))
+}
+
+// unhealthy is the failure of a container that runs and fails its health check.
+func unhealthy(m member, detail container.InspectResponse) *bellhop.Failure {
+	health := detail.State.Health
+	failure := bellhop.Fail(bellhop.CodeHealthCheckFailed, "container %s is unhealthy after %d failed checks in a row",
+		m.name, health.FailingStreak)
+	var log strings.Builder
+	for _, result := range health.Log {
+		fmt.Fprintf(&log, "%s exit code %d: %s\n", result.End.UTC().Format("15:04:05.000"), result.ExitCode,
+			strings.TrimSpace(result.Output))
+	}
+	return failure.With("health_log", log.String())
+}
+
+// failureOf is the failure of the first container that failed, with the evidence of the first few; nil when none has.
+func (p *Provider) failureOf(ctx context.Context, members []member, sights []sight,
+	details map[string]container.InspectResponse,
+) *bellhop.Failure {
+	var first *bellhop.Failure
+	shown := 0
+	for i, s := range sights {
+		if s.failure == nil {
+			continue
+		}
+		if shown++; shown > maxFailuresShown {
+			break
+		}
+		m, detail := members[i], details[members[i].id]
+		secrets := secretsOf(detail.Config.Env)
+		evidence := s.failure.With("container", m.name).With("image", detail.Config.Image).
+			With("logs", p.lastLines(ctx, m.id, secrets)).Clean(secrets)
+		if first == nil {
+			first = evidence
+			continue
+		}
+		for name, value := range evidence.Evidence {
+			first.With(fmt.Sprintf("%d_%s", shown, name), value)
+		}
+	}
+	return first
+}
+
+// lastLines are the end of a container's log, both streams in the order in which they were written.
+func (p *Provider) lastLines(ctx context.Context, id string, secrets []string) string {
+	stream, err := p.docker.ContainerLogs(ctx, id, client.ContainerLogsOptions{
+		ShowStdout: true, ShowStderr: true, Tail: maxLogLines,
+	})
+	if err != nil {
+		// A log driver that cannot be read, or nothing was ever written. The failure stands without it.
+		return "cannot be read: " + err.Error()
+	}
+	defer stream.Close() //nolint:errcheck // all that matters was read
+	last := tail{limit: maxLogBytes}
+	if _, err := stdcopy.StdCopy(&last, &last, stream); err != nil {
+		fmt.Fprintf(&last, "\n[cannot read on: %s]", err)
+	}
+	text := bellhop.Scrub(string(last.bytes), secrets)
+	if last.cut && len(secrets) > 0 { // the end of a secret may be left at the beginning
+		text = text[min(len(secrets[0]), len(text)):]
+	}
+	return text
+}
+
+// tail keeps the last bytes that are written to it.
+type tail struct {
+	bytes []byte
+	limit int
+	cut   bool
+}
+
+func (t *tail) Write(more []byte) (int, error) {
+	t.bytes = append(t.bytes, more...)
+	if over := len(t.bytes) - t.limit; over > 0 {
+		t.bytes, t.cut = append(t.bytes[:0], t.bytes[over:]...), true
+	}
+	return len(more), nil
+}
+
+// secretsOf are the values that must not show up in evidence, the longest first: those of a container's environment,
+// and each line of one that has several, since a log's last lines may begin in the middle of a key. The watcher has no
+// operation to take them from. What the image sets cannot be told apart from what the tenant set; PATH is left in.
+func secretsOf(env []string) []string {
+	values := map[string]string{}
+	for _, pair := range env {
+		name, value, _ := strings.Cut(pair, "=")
+		if name == "PATH" {
+			continue
+		}
+		values[value] = value
+		if strings.Contains(value, "\n") {
+			for line := range strings.Lines(value) {
+				line = strings.TrimSpace(line)
+				values[line] = line
+			}
+		}
+	}
+	// The operation knows which values are long enough to be secrets, and their order.
+	return bellhop.Operation{Spec: bellhop.Spec{Env: values}}.Secrets()
+}
