@@ -1,0 +1,89 @@
+#!/bin/sh
+# Installs tools and peers into .tools/, each once per version.
+#
+#   install.sh NAME…   installs what is missing of temporal, golangci-lint, workflowcheck, docker-compose;
+#                      says nothing of what is there
+#   install.sh --list  prints names and versions
+#
+# A program is kept as .tools/NAME-VERSION-GO, GO being the toolchain that built it (an analyser built with an older
+# Go cannot read a newer one's packages), and .tools/bin/NAME points at it. It is built in a directory of its own and
+# renamed into place, so an interrupted or a concurrent installation leaves nothing half done.
+set -eu
+
+root=$(cd "$(dirname "$0")/../.." && pwd)
+tools=$root/.tools
+
+# The CLI's newer releases have replace directives, which go install refuses. Its server is 1.29.
+temporal=v1.5.1
+golangci=v2.15.0
+workflowcheck=v0.6.0
+# Has exclude directives, which go install refuses too: its version is the one in tests/tools/compose/go.mod.
+compose=$(sed -n 's|^.*github.com/docker/compose/v5 \(v[^ ]*\).*$|\1|p' "$root/tests/tools/compose/go.mod")
+
+version() {
+	case $1 in
+	temporal) echo "$temporal" ;;
+	golangci-lint) echo "$golangci" ;;
+	workflowcheck) echo "$workflowcheck" ;;
+	docker-compose) echo "$compose" ;;
+	*)
+		echo "install.sh: unknown tool $1" >&2
+		return 2
+		;;
+	esac
+}
+
+# build NAME VERSION DIR builds NAME into DIR.
+build() {
+	case $1 in
+	temporal) GOBIN=$3 go install "github.com/temporalio/cli/cmd/temporal@$2" ;;
+	golangci-lint) GOBIN=$3 go install "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$2" ;;
+	workflowcheck) GOBIN=$3 go install "go.temporal.io/sdk/contrib/tools/workflowcheck@$2" ;;
+	docker-compose)
+		cd "$root/tests/tools/compose" && go build -ldflags "-X github.com/docker/compose/v5/internal.Version=$2" \
+			-o "$3/docker-compose" github.com/docker/compose/v5/cmd
+		;;
+	esac
+}
+
+install() {
+	name=$1
+	version=$(version "$name")
+	kept=$name-$version-$(go env GOVERSION)
+	if [ ! -x "$tools/$kept" ]; then
+		printf 'installing %s %s ... ' "$name" "$version"
+		began=$(date +%s)
+		temp=$(mktemp -d "$tools/tmp.XXXXXX")
+		# With the environment of the Makefile, so that both share what the compiler has cached.
+		if ! (build "$name" "$version" "$temp") >"$temp/log" 2>&1; then
+			echo "cannot be built:"
+			tail -n 20 "$temp/log"
+			exit 1
+		fi
+		mv -f "$temp/$name" "$tools/$kept"
+		rm -rf "$temp"
+		temp=
+		echo "$(($(date +%s) - began)) s"
+	fi
+	if [ "$(readlink "$tools/bin/$name" 2>/dev/null)" != "../$kept" ]; then
+		ln -s "../$kept" "$tools/bin/$name.$$"
+		mv -f "$tools/bin/$name.$$" "$tools/bin/$name"
+	fi
+}
+
+if [ "${1:-}" = --list ]; then
+	for name in temporal golangci-lint workflowcheck docker-compose; do
+		echo "$name $(version "$name")"
+	done
+	exit
+fi
+
+temp=
+trap '[ -z "$temp" ] || rm -rf "$temp"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+mkdir -p "$tools/bin"
+export CGO_ENABLED="${CGO_ENABLED:-0}"
+for name; do
+	install "$name"
+done
