@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -40,7 +41,8 @@ func checkCallbacks(callbacks []Callback, faults *Faults) []Callback {
 	for i, callback := range callbacks {
 		at := fmt.Sprintf("callbacks[%d]", i)
 		before := len(*faults)
-		if callback.Target == "" {
+		broken := slices.ContainsFunc(*faults, func(f Fault) bool { return strings.HasPrefix(f.Path, at+".") || f.Path == at })
+		if callback.Target == "" && !faults.at(at+".target") {
 			faults.Add(at+".target", "is required")
 		} else if err := CheckName(callback.Target); err != nil {
 			faults.Add(at+".target", "%s", err)
@@ -68,7 +70,7 @@ func checkCallbacks(callbacks []Callback, faults *Faults) []Callback {
 			faults.Add(at, "has the target and the address of an earlier one")
 		}
 		seen[who] = true
-		if len(*faults) == before {
+		if !broken && len(*faults) == before {
 			sound = append(sound, callback)
 		}
 	}

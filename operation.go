@@ -236,6 +236,9 @@ func (op *Operation) check(faults *Faults) {
 	for _, name := range []struct{ path, value string }{
 		{"tenant_id", op.TenantID}, {"resource", op.Resource}, {"provider", op.Provider},
 	} {
+		if faults.at(name.path) {
+			continue
+		}
 		if name.value == "" {
 			faults.Add(name.path, "is required")
 		} else if err := CheckName(name.value); err != nil {
@@ -271,7 +274,7 @@ func (s *Spec) check(verb Verb, faults *Faults) {
 		}
 		return
 	}
-	if s.Image == "" {
+	if s.Image == "" && !faults.at("spec.image") {
 		faults.Add("spec.image", "is required")
 	} else if strings.ContainsAny(s.Image, " \t\r\n") {
 		faults.Add("spec.image", "must not contain white space")
@@ -317,7 +320,7 @@ func (s *Spec) check(verb Verb, faults *Faults) {
 }
 
 func (h *HealthCheck) check(faults *Faults) {
-	if len(h.Command) == 0 {
+	if len(h.Command) == 0 && !faults.at("spec.health_check.command") {
 		faults.Add("spec.health_check.command", "is required")
 	}
 	if time.Duration(h.Interval) < time.Second {

@@ -56,6 +56,11 @@ func (f Faults) Err() error {
 	return slices.Compact(sorted)
 }
 
+// at says whether something is wrong at path already, so that one mistake is not reported as two.
+func (f Faults) at(path string) bool {
+	return slices.ContainsFunc(f, func(fault Fault) bool { return fault.Path == path })
+}
+
 // Within returns the faults with their paths under path.
 func (f Faults) Within(path string) Faults {
 	moved := make(Faults, len(f))

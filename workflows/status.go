@@ -2,6 +2,7 @@ package workflows
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,7 +40,13 @@ func (o *operation) serve(ctx workflow.Context) error {
 	return nil
 }
 
-func (o *operation) snapshot() (bellhop.Status, error) { return o.status, nil }
+// snapshot is a copy: whoever answers a query may add to it what only Temporal knows.
+func (o *operation) snapshot() (bellhop.Status, error) {
+	status := o.status
+	status.Transitions = slices.Clone(status.Transitions)
+	status.Callbacks = slices.Clone(status.Callbacks)
+	return status, nil
+}
 
 func (o *operation) mayRefresh(ctx workflow.Context) error {
 	if o.concluded {
@@ -55,7 +62,7 @@ func (o *operation) refresh(ctx workflow.Context) (bellhop.Status, error) {
 	if o.status.State == bellhop.Running { // before, there is nothing to observe
 		o.look(ctx)
 	}
-	return o.status, nil
+	return o.snapshot()
 }
 
 // publish makes the state findable. What the starter has set already is not set again: each upsert costs the server

@@ -1,0 +1,350 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"sigs.k8s.io/yaml"
+
+	"bellhop"
+	"bellhop/activities"
+	"bellhop/activities/docker"
+	"bellhop/activities/simulated"
+	"bellhop/bridge"
+	"bellhop/workflows"
+)
+
+// Config is the worker's configuration file. Every field may be left out.
+type Config struct {
+	// TaskQueue is the Temporal task queue to work on. Default "bellhop".
+	TaskQueue string `json:"task_queue"`
+	// Listen is the address of /healthz, /readyz and /metrics; empty is none. Beyond loopback /metrics asks for the
+	// token in MetricsTokenFile, and is off without one. Default "127.0.0.1:9464".
+	Listen string `json:"listen"`
+	// MetricsTokenFile holds the bearer token that /metrics asks for. Default: none.
+	MetricsTokenFile string `json:"metrics_token_file"`
+	// Providers are where compute runs, by the name that operations use. Default: one, "simulated", of type simulated.
+	Providers map[string]json.RawMessage `json:"providers"`
+	// Targets are who is called back, by the name that callbacks use. Default: one, "temporal", of type temporal.
+	Targets map[string]json.RawMessage `json:"targets"`
+	// Backstop is how often an operation that waits is observed although no watcher said anything.
+	Backstop BackstopConfig `json:"backstop"`
+	// Limits bound what the worker takes on at once.
+	Limits LimitsConfig `json:"limits"`
+	// Drain is how long the worker may take to end what it has begun when it is told to stop. Default "30s".
+	Drain bellhop.Duration `json:"drain"`
+	// Deployment makes this worker a version of a Temporal worker deployment. Default: unversioned.
+	Deployment *DeploymentConfig `json:"deployment"`
+	// Tracing sends OpenTelemetry traces. Default: none.
+	Tracing *TracingConfig `json:"tracing"`
+	// Log is how and what is logged, to standard error.
+	Log LogConfig `json:"log"`
+}
+
+// BackstopConfig says how often an operation that waits is observed although no watcher said anything.
+type BackstopConfig struct {
+	// First is after how long it is observed first. Default "1m".
+	First bellhop.Duration `json:"first"`
+	// Max is up to what the interval doubles. Default "10m".
+	Max bellhop.Duration `json:"max"`
+}
+
+// LimitsConfig bounds what the worker takes on at once.
+type LimitsConfig struct {
+	// Activities is how many calls to providers and targets run at once. Default 200.
+	Activities int `json:"activities"`
+	// WorkflowTasks is how many workflows advance at once. Default 100.
+	WorkflowTasks int `json:"workflow_tasks"`
+	// CachedWorkflows is how many waiting operations are kept in memory, some 10 to 30 kB each. One that is not is
+	// replayed from its history, a few milliseconds, when something happens to it. Default 1000.
+	CachedWorkflows int `json:"cached_workflows"`
+}
+
+// DeploymentConfig makes the worker a version of a Temporal worker deployment.
+type DeploymentConfig struct {
+	// Name is the deployment's. Required.
+	Name string `json:"name"`
+	// BuildID tells this version from others. Required.
+	BuildID string `json:"build_id"`
+	// Behavior is "auto-upgrade" (the default: operations move on to a newer version) or "pinned" (they end on the
+	// version they began on, whose workers must then be kept until the last has).
+	Behavior string `json:"behavior"`
+}
+
+// TracingConfig sends OpenTelemetry traces.
+type TracingConfig struct {
+	// Endpoint is the URL of an OTLP/gRPC collector, such as "http://127.0.0.1:4317". Required.
+	Endpoint string `json:"endpoint"`
+	// Sample is the share of operations that are traced, 0 to 1. Default 1.
+	Sample float64 `json:"sample"`
+}
+
+// LogConfig is how and what is logged.
+type LogConfig struct {
+	// Level is "debug", "info" (the default), "warn" or "error".
+	Level slog.Level `json:"level"`
+	// Format is "text" (the default) or "json".
+	Format string `json:"format"`
+}
+
+const defaultListen = "127.0.0.1:9464"
+
+// loadConfig reads the file, or the defaults when there is none. It reports everything that is wrong.
+func loadConfig(file string) (Config, error) {
+	config := Config{
+		TaskQueue: workflows.TaskQueue,
+		Listen:    defaultListen,
+		Backstop: BackstopConfig{
+			First: bellhop.Duration(activities.DefaultBackstopFirst),
+			Max:   bellhop.Duration(activities.DefaultBackstopMax),
+		},
+		Limits: LimitsConfig{Activities: 200, WorkflowTasks: 100, CachedWorkflows: 1000},
+		Drain:  bellhop.Duration(30 * time.Second),
+		Log:    LogConfig{Format: "text"},
+	}
+	var faults bellhop.Faults
+	if file != "" {
+		text, err := os.ReadFile(file) //nolint:gosec // the operator names the file
+		if err != nil {
+			return config, fmt.Errorf("read configuration: %w", err)
+		}
+		data, err := yaml.YAMLToJSONStrict(text)
+		if err != nil {
+			return config, fmt.Errorf("read configuration %s: %w", file, err)
+		}
+		if string(data) != "null" {
+			err = bellhop.DecodeStrict(data, &config)
+			if more, ok := err.(bellhop.Faults); ok { //nolint:errorlint // DecodeStrict returns faults as they are
+				faults = append(faults, more...)
+			}
+		}
+	}
+	if config.Providers == nil {
+		config.Providers = map[string]json.RawMessage{"simulated": json.RawMessage(`{"type": "simulated"}`)}
+	}
+	if config.Targets == nil {
+		config.Targets = map[string]json.RawMessage{"temporal": json.RawMessage(`{"type": "temporal"}`)}
+	}
+	config.check(&faults)
+	return config, inFile(file, faults.Err())
+}
+
+// inFile lists the faults of a file, one a line.
+func inFile(file string, err error) error {
+	var faults bellhop.Faults
+	if !errors.As(err, &faults) {
+		return err
+	}
+	lines := []string{strings.TrimSpace("the configuration "+file) + " has faults:"}
+	for _, fault := range faults {
+		lines = append(lines, "  "+fault.String())
+	}
+	return errors.New(strings.Join(lines, "\n"))
+}
+
+func (c *Config) check(faults *bellhop.Faults) {
+	if c.TaskQueue == "" {
+		faults.Add("task_queue", "must not be empty")
+	}
+	if c.Listen != "" {
+		if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+			faults.Add("listen", `must be host:port, such as "127.0.0.1:9464", or empty`)
+		}
+	}
+	if c.Backstop.First < bellhop.Duration(time.Second) {
+		faults.Add("backstop.first", "must be at least 1s")
+	}
+	if c.Backstop.Max < c.Backstop.First {
+		faults.Add("backstop.max", "must not be less than backstop.first")
+	}
+	for _, limit := range []struct {
+		name  string
+		value int
+		least int
+	}{
+		// A watch takes one place per provider for good.
+		{"activities", c.Limits.Activities, len(c.Providers) + 1},
+		{"workflow_tasks", c.Limits.WorkflowTasks, 2},
+		{"cached_workflows", c.Limits.CachedWorkflows, 1},
+	} {
+		if limit.value < limit.least {
+			faults.Add("limits."+limit.name, "must be at least %d", limit.least)
+		}
+	}
+	if c.Drain < 0 {
+		faults.Add("drain", "must not be negative")
+	}
+	if d := c.Deployment; d != nil {
+		if d.Name == "" {
+			faults.Add("deployment.name", "is required")
+		}
+		if d.BuildID == "" {
+			faults.Add("deployment.build_id", "is required")
+		}
+		if !slices.Contains([]string{"", "auto-upgrade", "pinned"}, d.Behavior) {
+			faults.Add("deployment.behavior", `must be "auto-upgrade" or "pinned"`)
+		}
+	}
+	if t := c.Tracing; t != nil {
+		if t.Endpoint == "" {
+			faults.Add("tracing.endpoint", "is required")
+		}
+		if t.Sample < 0 || t.Sample > 1 {
+			faults.Add("tracing.sample", "must be 0 to 1")
+		}
+	}
+	if c.Log.Format != "text" && c.Log.Format != "json" {
+		faults.Add("log.format", `must be "text" or "json"`)
+	}
+}
+
+// TemporalTarget is an entry under targets of type temporal.
+type TemporalTarget struct {
+	Type string `json:"type"`
+	// Namespace is where the callers' workflows live. Default: the worker's own.
+	Namespace string `json:"namespace"`
+	// Profile names a profile of temporal.toml for another connection than the worker's own. Default: none.
+	Profile string `json:"profile"`
+}
+
+// parts are what a configuration describes.
+type parts struct {
+	providers map[string]activities.Provider
+	// temporal are the targets of type temporal, which are made once there is a connection.
+	temporal map[string]TemporalTarget
+	targets  map[string]bridge.Target
+	closers  []func() error
+}
+
+func (p *parts) close() {
+	for _, closer := range p.closers {
+		_ = closer() // the process ends
+	}
+}
+
+// build makes the providers and checks the targets. It reports everything that is wrong.
+func (c *Config) build() (*parts, error) {
+	made := &parts{
+		providers: map[string]activities.Provider{},
+		temporal:  map[string]TemporalTarget{},
+		targets:   map[string]bridge.Target{},
+	}
+	var faults bellhop.Faults
+	for _, name := range slices.Sorted(maps.Keys(c.Providers)) {
+		path := "providers." + name
+		if err := bellhop.CheckName(name); err != nil {
+			faults.Add(path, "the name %s", err)
+		}
+		made.addProvider(name, c.Providers[name], path, &faults)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Targets)) {
+		path := "targets." + name
+		if err := bellhop.CheckName(name); err != nil {
+			faults.Add(path, "the name %s", err)
+		}
+		made.addTarget(name, c.Targets[name], path, &faults)
+	}
+	if err := faults.Err(); err != nil {
+		made.close()
+		return nil, inFile("", err)
+	}
+	return made, nil
+}
+
+// kind reads the type of an entry, whatever else is in it.
+func kind(raw json.RawMessage) string {
+	var entry struct {
+		Type string `json:"type"`
+	}
+	_ = json.Unmarshal(raw, &entry) // what is wrong with it is reported with the type's own fields
+	return entry.Type
+}
+
+func note(faults *bellhop.Faults, path string, err error) bool {
+	var more bellhop.Faults
+	switch {
+	case err == nil:
+		return false
+	case errors.As(err, &more):
+		*faults = append(*faults, more.Within(path)...)
+	default:
+		faults.Add(path, "%s", err)
+	}
+	return true
+}
+
+func (p *parts) addProvider(name string, raw json.RawMessage, path string, faults *bellhop.Faults) {
+	switch kind(raw) {
+	case "simulated":
+		var entry struct {
+			Type string `json:"type"`
+			simulated.Config
+		}
+		if note(faults, path, bellhop.DecodeStrict(raw, &entry)) {
+			return
+		}
+		if entry.Path == "" {
+			var err error
+			if entry.Path, err = simulatedPath(); note(faults, path+".path", err) {
+				return
+			}
+		}
+		provider, err := simulated.New(entry.Config)
+		if note(faults, path, err) {
+			return
+		}
+		p.closers = append(p.closers, provider.Close)
+		p.providers[name] = provider
+	case "docker":
+		var entry struct {
+			Type string `json:"type"`
+			docker.Config
+		}
+		if note(faults, path, bellhop.DecodeStrict(raw, &entry)) {
+			return
+		}
+		provider, err := docker.New(entry.Config)
+		if note(faults, path, err) {
+			return
+		}
+		p.closers = append(p.closers, provider.Close)
+		p.providers[name] = provider
+	default:
+		faults.Add(path+".type", `must be "simulated" or "docker"`)
+	}
+}
+
+func (p *parts) addTarget(name string, raw json.RawMessage, path string, faults *bellhop.Faults) {
+	switch kind(raw) {
+	case "temporal":
+		var entry TemporalTarget
+		if note(faults, path, bellhop.DecodeStrict(raw, &entry)) {
+			return
+		}
+		p.temporal[name] = entry
+	default:
+		faults.Add(path+".type", `must be "temporal"`)
+	}
+}
+
+// simulatedPath is where the simulated provider keeps its state by default: one file for all workers of a user.
+func simulatedPath() (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("is required: %w", err)
+	}
+	folder := filepath.Join(cache, "bellhop")
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return "", fmt.Errorf("is required: %w", err)
+	}
+	return filepath.Join(folder, "simulated.db"), nil
+}

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/contrib/envconfig"
+	"go.temporal.io/sdk/interceptor"
+	"go.temporal.io/sdk/log"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+
+	"bellhop/activities"
+	"bellhop/bridge/temporal"
+	"bellhop/operations"
+	"bellhop/workflows"
+)
+
+// serve works until ctx ends.
+func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) error {
+	logger := newLogger(config.Log, stderr)
+	telemetry, err := startTelemetry(ctx, config)
+	if err != nil {
+		return err
+	}
+	defer telemetry.stop()
+
+	options, err := envconfig.LoadDefaultClientOptions()
+	if err != nil {
+		return usageError{fmt.Errorf("read Temporal's client configuration: %w", err)}
+	}
+	options.Logger = log.NewStructuredLogger(logger)
+	options.MetricsHandler = telemetry.metrics
+	if telemetry.tracer != nil {
+		options.Interceptors = append(options.Interceptors, telemetry.tracer)
+	}
+	connection, err := dial(ctx, options, logger)
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+	namespace := options.Namespace
+	if namespace == "" {
+		namespace = client.DefaultNamespace
+	}
+	ops := operations.New(connection, namespace, config.TaskQueue)
+	if err := ops.EnsureSearchAttributes(ctx); err != nil {
+		return err
+	}
+	closeTargets, err := made.connectTargets(ctx, connection, namespace, logger)
+	if err != nil {
+		return err
+	}
+	defer closeTargets()
+
+	fatal := make(chan error, 1)
+	w := newWorker(connection, config, made, ops, fatal)
+	if err := w.Start(); err != nil {
+		return fmt.Errorf("start the worker: %w", err)
+	}
+	defer w.Stop()
+	for name := range made.providers {
+		if err := ops.Watch(ctx, name); err != nil {
+			return err
+		}
+	}
+	server, err := listen(config, telemetry, func(ctx context.Context) error {
+		_, err := connection.CheckHealth(ctx, &client.CheckHealthRequest{})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer server.stop()
+	telemetry.countWaiting(ops, made.providers)
+	logger.Info("working", "version", version, "temporal", options.HostPort, "namespace", namespace,
+		"task_queue", config.TaskQueue, "listen", server.address)
+
+	select {
+	case <-ctx.Done():
+		logger.Info("stopping", "drain", config.Drain)
+		server.draining.Store(true)
+		return nil
+	case err := <-fatal:
+		return fmt.Errorf("work: %w", err)
+	}
+}
+
+// connectWithin is how long a worker that starts waits for Temporal.
+const connectWithin = time.Minute
+
+func dial(ctx context.Context, options client.Options, logger *slog.Logger) (client.Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectWithin)
+	defer cancel()
+	address := options.HostPort
+	if address == "" {
+		address = client.DefaultHostPort
+	}
+	for {
+		connection, err := client.DialContext(ctx, options)
+		if err == nil {
+			return connection, nil
+		}
+		logger.Warn("Temporal does not answer yet", "address", address, "error", err)
+		select {
+		case <-ctx.Done():
+			return nil, unreachableError{fmt.Errorf("connect to Temporal at %s: %w\nset TEMPORAL_ADDRESS, or start one: make dev", address, err)}
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func newWorker(connection client.Client, config Config, made *parts, ops *operations.Client, fatal chan<- error) worker.Worker {
+	worker.SetStickyWorkflowCacheSize(config.Limits.CachedWorkflows)
+	options := worker.Options{
+		MaxConcurrentActivityExecutionSize:     config.Limits.Activities,
+		MaxConcurrentWorkflowTaskExecutionSize: config.Limits.WorkflowTasks,
+		WorkerStopTimeout:                      time.Duration(config.Drain),
+		Interceptors:                           []interceptor.WorkerInterceptor{&statusInterceptor{ops: ops}},
+		OnFatalError: func(err error) {
+			select {
+			case fatal <- err:
+			default:
+			}
+		},
+	}
+	if d := config.Deployment; d != nil {
+		options.DeploymentOptions = worker.DeploymentOptions{
+			UseVersioning:             true,
+			Version:                   worker.WorkerDeploymentVersion{DeploymentName: d.Name, BuildID: d.BuildID},
+			DefaultVersioningBehavior: workflow.VersioningBehaviorAutoUpgrade,
+		}
+		if d.Behavior == "pinned" {
+			options.DeploymentOptions.DefaultVersioningBehavior = workflow.VersioningBehaviorPinned
+		}
+	}
+	w := worker.New(connection, config.TaskQueue, options)
+	workflows.Register(w)
+	w.RegisterActivity(&activities.Activities{
+		Providers: made.providers,
+		Targets:   made.targets,
+		Backstop: activities.Backstop{
+			First: time.Duration(config.Backstop.First),
+			Max:   time.Duration(config.Backstop.Max),
+		},
+		Waiters: ops,
+	})
+	w.RegisterActivityWithOptions(ops.CallerStatus, activity.RegisterOptions{Name: operations.ActivityStatus})
+	return w
+}
+
+// connectTargets makes the targets that need a connection to Temporal.
+func (p *parts) connectTargets(ctx context.Context, own client.Client, namespace string, logger *slog.Logger) (func(), error) {
+	var opened []client.Client
+	closeAll := func() {
+		for _, connection := range opened {
+			connection.Close()
+		}
+	}
+	var errs []error
+	for name, entry := range p.temporal {
+		connection, in := own, namespace
+		if entry.Profile != "" {
+			options, err := envconfig.LoadClientOptions(envconfig.LoadClientOptionsRequest{ConfigFileProfile: entry.Profile})
+			if err != nil {
+				errs = append(errs, usageError{fmt.Errorf("read profile %s of target %s: %w", entry.Profile, name, err)})
+				continue
+			}
+			options.Logger = log.NewStructuredLogger(logger)
+			// Lazily: a target that is down must not keep the worker from working.
+			if connection, err = client.NewLazyClient(options); err != nil {
+				errs = append(errs, usageError{fmt.Errorf("connect target %s: %w", name, err)})
+				continue
+			}
+			opened = append(opened, connection)
+			in = options.Namespace
+		}
+		if entry.Namespace != "" {
+			in = entry.Namespace
+		}
+		p.targets[name] = temporal.NewTarget(connection.WorkflowService(), in)
+	}
+	_ = ctx
+	if err := errors.Join(errs...); err != nil {
+		closeAll()
+		return nil, err
+	}
+	return closeAll, nil
+}
+
+func newLogger(config LogConfig, stderr io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: config.Level}
+	if config.Format == "json" {
+		return slog.New(slog.NewJSONHandler(stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(stderr, options))
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
+	otelprometheus "go.opentelemetry.io/otel/exporters/prometheus"
+	"go.opentelemetry.io/otel/metric"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.temporal.io/sdk/client"
+	temporaltelemetry "go.temporal.io/sdk/contrib/opentelemetry"
+	"go.temporal.io/sdk/interceptor"
+
+	"bellhop/activities"
+	"bellhop/operations"
+)
+
+// telemetry is what the worker tells of itself.
+type telemetry struct {
+	metrics client.MetricsHandler
+	handler http.Handler
+	meter   metric.Meter
+	tracer  interceptor.Interceptor
+	stop    func()
+}
+
+func startTelemetry(ctx context.Context, config Config) (*telemetry, error) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	exporter, err := otelprometheus.New(otelprometheus.WithRegisterer(registry), otelprometheus.WithoutScopeInfo(),
+		otelprometheus.WithoutTargetInfo())
+	if err != nil {
+		return nil, fmt.Errorf("start metrics: %w", err)
+	}
+	metrics := sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter))
+	t := &telemetry{
+		handler: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
+		meter:   metrics.Meter("bellhop"),
+	}
+	t.metrics = temporaltelemetry.NewMetricsHandler(temporaltelemetry.MetricsHandlerOptions{Meter: t.meter})
+	stops := []func(context.Context) error{metrics.Shutdown}
+	if config.Tracing != nil {
+		traces, err := startTracing(ctx, *config.Tracing)
+		if err != nil {
+			return nil, err
+		}
+		stops = append(stops, traces.Shutdown)
+		t.tracer, err = temporaltelemetry.NewTracingInterceptor(temporaltelemetry.TracerOptions{
+			Tracer: traces.Tracer("bellhop"),
+		})
+		if err != nil {
+			return nil, fmt.Errorf("start tracing: %w", err)
+		}
+	}
+	t.stop = func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		for _, stop := range stops {
+			_ = stop(ctx) // the process ends; the last spans may be lost
+		}
+	}
+	return t, nil
+}
+
+func startTracing(ctx context.Context, config TracingConfig) (*sdktrace.TracerProvider, error) {
+	exporter, err := otlptracegrpc.New(ctx, otlptracegrpc.WithEndpointURL(config.Endpoint))
+	if err != nil {
+		return nil, fmt.Errorf("start tracing to %s: %w", config.Endpoint, err)
+	}
+	return sdktrace.NewTracerProvider(
+		sdktrace.WithBatcher(exporter),
+		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(config.Sample))),
+		sdktrace.WithResource(resource.NewSchemaless(
+			attribute.String("service.name", "bellhop-worker"), attribute.String("service.version", version))),
+	), nil
+}
+
+// countWaiting reports how many operations are under way, asked of Temporal when the metrics are read.
+func (t *telemetry) countWaiting(ops *operations.Client, providers map[string]activities.Provider) {
+	// The error would mean a name that is no metric's.
+	_, _ = t.meter.Int64ObservableGauge("bellhop_operations_open",
+		metric.WithDescription("Operations under way, by provider, as Temporal's visibility has them."),
+		metric.WithInt64Callback(func(ctx context.Context, observer metric.Int64Observer) error {
+			ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+			defer cancel()
+			for name := range providers {
+				count, err := ops.Count(ctx, operations.Filter{Provider: name, Open: true})
+				if err != nil {
+					return err
+				}
+				observer.Observe(count, metric.WithAttributes(attribute.String("provider", name)))
+			}
+			return nil
+		}))
+}

@@ -1,0 +1,14 @@
+package workflows
+
+import (
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+)
+
+// Register registers every workflow under its name on the wire.
+func Register(r worker.WorkflowRegistry) {
+	r.RegisterWorkflowWithOptions(ProvisionCompute, workflow.RegisterOptions{Name: "ProvisionCompute"})
+	r.RegisterWorkflowWithOptions(UpdateCompute, workflow.RegisterOptions{Name: "UpdateCompute"})
+	r.RegisterWorkflowWithOptions(DeleteCompute, workflow.RegisterOptions{Name: "DeleteCompute"})
+	r.RegisterWorkflow(WatchProvider)
+}
