@@ -43,7 +43,8 @@ type Provider interface {
 	// Watch reports every resource of ours as it stands, then each change, until ctx ends or the platform can no
 	// longer be watched, which is an error; it is then called again. It may repeat itself; it must not miss an end
 	// (a phase other than pending) for longer than its resync interval. It calls report from one goroutine. Changes of
-	// mere progress need no report.
+	// mere progress need no report, and neither does an end that the answer of an ask carried: a signal for each would
+	// cost Temporal more than the operation itself.
 	Watch(ctx context.Context, report func(bellhop.Observation)) error
 }
 
