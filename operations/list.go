@@ -36,11 +36,34 @@ func (f Filter) query() string {
 	add(workflows.Tenant.GetName(), f.Tenant)
 	add(workflows.Resource.GetName(), f.Resource)
 	add(workflows.Provider.GetName(), f.Provider)
-	add(workflows.State.GetName(), string(f.State))
+	if f.State != "" {
+		terms = append(terms, stateTerm(f.State))
+	}
 	if f.Open {
 		terms = append(terms, "ExecutionStatus = 'Running'")
 	}
 	return strings.Join(terms, " AND ")
+}
+
+// stateTerm finds what visibleState tells as state. A workflow that was closed by other means than its own code keeps
+// the search attribute that it had; and that of an operation that is queued still says pending, since each change of it
+// costs the server about as much as an activity.
+func stateTerm(state bellhop.State) string {
+	attribute := workflows.State.GetName() + " = " + quote(string(state))
+	switch state {
+	case bellhop.Failed:
+		return "(" + attribute + " OR ExecutionStatus IN ('Failed', 'Terminated', 'TimedOut'))"
+	case bellhop.Succeeded:
+		return "(" + attribute + " OR ExecutionStatus = 'Completed')"
+	case bellhop.Cancelled:
+		return "(" + attribute + " OR ExecutionStatus = 'Canceled')"
+	case bellhop.Pending, bellhop.Queued:
+		return "(ExecutionStatus = 'Running' AND " + workflows.State.GetName() + " IN ('pending', 'queued'))"
+	case bellhop.Running:
+		return "(ExecutionStatus = 'Running' AND " + attribute + ")"
+	default:
+		return attribute
+	}
 }
 
 func quote(s string) string { return "'" + strings.ReplaceAll(strings.ReplaceAll(s, `\`, `\\`), "'", `\'`) + "'" }

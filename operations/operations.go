@@ -45,6 +45,8 @@ var (
 	ErrNotFound = errors.New("no such operation")
 	// ErrConflict: the id belongs to another operation.
 	ErrConflict = errors.New("the id belongs to another operation")
+	// ErrEnded: the operation has ended, and nothing can be changed about it.
+	ErrEnded = errors.New("the operation has ended")
 )
 
 // memoRequest names the memo with the hash of what was asked for, by which the same request is told from another one
@@ -128,7 +130,7 @@ func (c *Client) startedBefore(ctx context.Context, id string, verb bellhop.Verb
 		}
 	}
 	if info.GetType().GetName() != workflows.TypeFor(verb) || before != request {
-		return Started{}, fmt.Errorf("start operation %s: %w; choose another id, or see it with: bellhop status %s", id, ErrConflict, id)
+		return Started{}, fmt.Errorf("start operation %s: %w", id, ErrConflict)
 	}
 	return Started{ID: id, Before: true}, nil
 }
@@ -144,13 +146,23 @@ func requestHash(op bellhop.Operation) (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// Cancel asks an operation to give up. It still rings its callers, and lists what exists.
+// Cancel asks an operation to give up. It still rings its callers, and lists what exists. For one that has ended, also
+// while its callers are still being rung, it is [ErrEnded].
 func (c *Client) Cancel(ctx context.Context, id string) error {
-	if _, err := c.describe(ctx, id); err != nil {
+	found, err := c.describe(ctx, id)
+	if err != nil {
 		return err
 	}
-	if err := c.temporal.CancelWorkflow(ctx, id, ""); err != nil {
-		return fmt.Errorf("cancel operation %s: %w", id, notFound(err))
+	if visibleState(found.GetWorkflowExecutionInfo()).Terminal() {
+		return fmt.Errorf("cancel operation %s: %w", id, ErrEnded)
+	}
+	err = c.temporal.CancelWorkflow(ctx, id, "")
+	var missing *serviceerror.NotFound
+	if errors.As(err, &missing) { // it was there a moment ago
+		return fmt.Errorf("cancel operation %s: %w", id, ErrEnded)
+	}
+	if err != nil {
+		return fmt.Errorf("cancel operation %s: %w", id, err)
 	}
 	return nil
 }
@@ -197,14 +209,14 @@ func firstPayload(payloads *commonpb.Payloads) []byte {
 
 // Redeliver rings callers again whose callback has not been acknowledged: at once, instead of at the end of its
 // backoff. An attempt that is under way is left to end first, so nothing is sent twice. An empty target stands for all.
-// It answers the targets that are rung.
+// It answers the targets that are rung: none when every callback is settled.
 func (c *Client) Redeliver(ctx context.Context, id, target string) ([]string, error) {
 	found, err := c.describe(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	if found.GetWorkflowExecutionInfo().GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
-		return nil, fmt.Errorf("redeliver operation %s: every callback of it is settled", id)
+		return nil, nil
 	}
 	report, err := c.Status(ctx, id)
 	if err != nil {

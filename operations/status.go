@@ -73,10 +73,11 @@ func (c *Client) Refresh(ctx context.Context, id string) (Report, error) {
 		WaitForStage: client.WorkflowUpdateStageCompleted,
 	})
 	if err == nil {
-		var status bellhop.Status
-		if err = handle.Get(updating, &status); err == nil {
-			return Report{Status: status}, nil
-		}
+		// Its answer lacks the deliveries that are being tried, so the status is asked for all the same.
+		err = handle.Get(updating, nil)
+	}
+	if err != nil && ctx.Err() != nil {
+		return Report{}, ctx.Err()
 	}
 	return c.Status(ctx, id)
 }

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/contrib/envconfig"
+	temporallog "go.temporal.io/sdk/log"
+
+	"bellhop/operations"
+	"bellhop/workflows"
+)
+
+// connection is where Temporal is.
+type connection struct {
+	// What the flags say; empty stands for Temporal's own configuration.
+	address, namespace, profile, taskQueue string
+	// given are the flags as they were given, for commands that are suggested.
+	given []string
+
+	// host and namespaceName are what came of it.
+	host, namespaceName string
+}
+
+func (c *connection) register(root *cobra.Command) {
+	flags := root.PersistentFlags()
+	flags.StringVar(&c.address, "address", "", "`host:port` of Temporal (default TEMPORAL_ADDRESS, or localhost:7233)")
+	flags.StringVar(&c.namespace, "namespace", "", "Temporal `namespace` (default TEMPORAL_NAMESPACE, or \"default\")")
+	flags.StringVar(&c.profile, "profile", "", "`profile` of temporal.toml (default TEMPORAL_PROFILE, or \"default\")")
+	flags.StringVar(&c.taskQueue, "task-queue", "", "task `queue` that the workers poll, for starting (default \""+workflows.TaskQueue+"\")")
+	for _, name := range []string{"address", "namespace", "profile", "task-queue"} {
+		choices[string](root, name)
+	}
+	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
+		for _, name := range []string{"address", "namespace", "profile"} {
+			if flag := cmd.Flag(name); flag.Changed {
+				c.given = append(c.given, "--"+name, flag.Value.String())
+			}
+		}
+	}
+}
+
+// again is a command line of bellhop with the connection of this one.
+func (a *app) again(words ...string) string {
+	return strings.Join(append(append([]string{"bellhop"}, words...), a.connection.given...), " ")
+}
+
+// dialTimeout is how long Temporal may take to say hello.
+const dialTimeout = 5 * time.Second
+
+// connect returns a client and what closes it.
+func (a *app) connect(ctx context.Context) (*operations.Client, func(), error) {
+	c := &a.connection
+	options, err := envconfig.LoadClientOptions(envconfig.LoadClientOptionsRequest{
+		ConfigFileProfile: c.profile,
+		EnvLookup:         environment(a.getenv),
+	})
+	if err != nil {
+		return nil, nil, &problem{exitUsage, fmt.Errorf("read Temporal's configuration: %w", err), []string{
+			"it comes from TEMPORAL_… in the environment and from temporal.toml; see: bellhop --help",
+		}}
+	}
+	if c.address != "" {
+		options.HostPort = c.address
+	}
+	if c.namespace != "" {
+		options.Namespace = c.namespace
+	}
+	if options.HostPort == "" {
+		options.HostPort = client.DefaultHostPort
+	}
+	if options.Namespace == "" {
+		options.Namespace = client.DefaultNamespace
+	}
+	c.host, c.namespaceName = options.HostPort, options.Namespace
+	// What matters comes back as an error; the SDK's log would only say it a second time.
+	options.Logger = temporallog.NewStructuredLogger(slog.New(slog.DiscardHandler))
+	options.Identity = "bellhop"
+	options.ConnectionOptions.GetSystemInfoTimeout = dialTimeout
+	temporal, err := client.DialContext(ctx, options)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, nil, ctx.Err()
+		}
+		return nil, nil, c.unreachable(err)
+	}
+	return operations.New(temporal, options.Namespace, c.taskQueue), temporal.Close, nil
+}
+
+// unreachable is the problem of a Temporal that does not answer.
+func (c *connection) unreachable(err error) *problem {
+	return &problem{exitTemporal, fmt.Errorf("reach Temporal at %s: %s", c.host, reason(err)), []string{
+		"say where it is with --address or TEMPORAL_ADDRESS, or with a --profile of temporal.toml;",
+		"to try bellhop on this machine, start a Temporal server first: bellhop-devserver",
+	}}
+}
+
+// reason cuts the wrappings off an error of gRPC's.
+func reason(err error) string {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "no answer came in time"
+	}
+	text := err.Error()
+	if _, inner, ok := strings.Cut(text, "Error while dialing: "); ok {
+		return strings.TrimRight(inner, `"`)
+	}
+	if strings.Contains(text, context.DeadlineExceeded.Error()) {
+		return "no answer came in time"
+	}
+	return strings.TrimPrefix(text, "failed reaching server: ")
+}
+
+// environment lets Temporal's configuration read the environment that this command was given.
+type environment func(string) string
+
+// LookupEnv takes an empty variable for one that is not set.
+func (e environment) LookupEnv(name string) (string, bool) {
+	value := e(name)
+	return value, value != ""
+}
+
+// Environ lists the variables, as far as they can be listed: their names are the process's.
+func (e environment) Environ() []string {
+	var pairs []string
+	for _, pair := range os.Environ() {
+		name, _, _ := strings.Cut(pair, "=")
+		if value := e(name); value != "" {
+			pairs = append(pairs, name+"="+value)
+		}
+	}
+	return pairs
+}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"bellhop"
+	"bellhop/operations"
+)
+
+// pace is how often an operation that is followed is looked at.
+type pace struct {
+	// first is the wait after the first look; it doubles up to every.
+	first, every time.Duration
+	// refresh is how long a running operation is only asked for what it knows before its resource is observed anew; it
+	// grows by half up to maxRefresh. Each observation is about ten events in the workflow's history, a look is none.
+	refresh, maxRefresh time.Duration
+	// outage is for how long Temporal may be away before following it is given up.
+	outage time.Duration
+}
+
+func defaultPace() pace {
+	return pace{
+		first: 100 * time.Millisecond, every: time.Second,
+		refresh: 10 * time.Second, maxRefresh: 30 * time.Second,
+		outage: time.Minute,
+	}
+}
+
+// view shows an operation as it changes.
+type view interface {
+	// show is called with each look, whether anything changed or not.
+	show(report operations.Report)
+	// note says something about the following itself; an empty text withdraws it.
+	note(text string)
+	// end leaves the last that was shown on the screen.
+	end()
+}
+
+// follow shows an operation until done says that it is enough. The error of a ctx that ended is its cause; that of an
+// interruption tells that the operation goes on.
+func (a *app) follow(ctx context.Context, client *operations.Client, id, output string, done func(operations.Report) bool) (operations.Report, error) {
+	var v view
+	switch {
+	case output == outputJSON:
+		v = &documents{w: a.stdout, notes: a.stderr}
+	case a.out.terminal:
+		v = &block{screen: a.out, now: time.Now}
+	default:
+		v = &lines{screen: a.out, now: time.Now, told: map[bellhop.State]bool{}}
+	}
+	report, err := a.lookOn(ctx, client, id, v, done)
+	v.end()
+	if err != nil && errors.Is(context.Cause(ctx), context.Canceled) {
+		return report, &problem{exitInterrupted, fmt.Errorf("stopped watching; operation %s goes on", id), []string{
+			"see how it goes: " + a.again("status", id),
+			"or give it up:   " + a.again("cancel", id),
+		}}
+	}
+	return report, err
+}
+
+func (a *app) lookOn(ctx context.Context, client *operations.Client, id string, v view, done func(operations.Report) bool) (operations.Report, error) {
+	var last operations.Report
+	interval, refresh := a.pace.first, a.pace.refresh
+	var observed time.Time // when the resource was last observed on our behalf, or began to run
+	answered := time.Now()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return last, context.Cause(ctx)
+		case <-timer.C:
+		}
+		look := client.Status
+		if last.State != bellhop.Running || last.Silence != nil {
+			observed = time.Now()
+		} else if time.Since(observed) >= refresh {
+			look = client.Refresh
+			observed = time.Now()
+			refresh = min(refresh*3/2, a.pace.maxRefresh)
+		}
+		report, err := look(ctx, id)
+		switch {
+		case ctx.Err() != nil:
+			return last, context.Cause(ctx)
+		case err == nil:
+			answered = time.Now()
+			last = report
+			v.note("")
+			v.show(report)
+			if done(report) {
+				return report, nil
+			}
+		case operations.Unreachable(err) && time.Since(answered) < a.pace.outage:
+			v.note("Temporal does not answer (" + reason(err) + "); trying again")
+		default:
+			return last, err
+		}
+		timer.Reset(interval)
+		interval = min(interval*2, a.pace.every)
+	}
+}
