@@ -101,8 +101,8 @@ func stand(members []member, generation bellhop.Generation) standing {
 }
 
 // observation lists all that stands, the operation's own first: also what still serves beside what failed.
-func (there standing) observation(operationID string) bellhop.Observation {
-	observation := bellhop.Observation{OperationID: operationID}
+func (there standing) observation(of bellhop.Generation) bellhop.Observation {
+	observation := bellhop.Observation{OperationID: of.OperationID, RequestedAt: of.RequestedAt}
 	for _, m := range slices.Concat(there.mine, there.newer, there.older) {
 		observation.ResourceIDs.ContainerIDs = append(observation.ResourceIDs.ContainerIDs, m.id)
 		observation.ResourceIDs.ContainerNames = append(observation.ResourceIDs.ContainerNames, m.name)
@@ -113,16 +113,20 @@ func (there standing) observation(operationID string) bellhop.Observation {
 	return observation
 }
 
-func (there standing) superseded(operationID string) bellhop.Observation {
-	observation := there.observation(operationID)
-	observation.Phase = bellhop.PhaseSuperseded
-	newest := there.newer[0].generation
-	for _, m := range there.newer {
+func newestOf(members []member) bellhop.Generation {
+	newest := members[0].generation
+	for _, m := range members {
 		if m.generation.After(newest) {
 			newest = m.generation
 		}
 	}
-	observation.Progress.Message = fmt.Sprintf("operation %s took over", newest.OperationID)
+	return newest
+}
+
+func (there standing) superseded(of bellhop.Generation) bellhop.Observation {
+	observation := there.observation(of)
+	observation.Phase = bellhop.PhaseSuperseded
+	observation.Progress.Message = fmt.Sprintf("operation %s took over", newestOf(there.newer).OperationID)
 	return observation
 }
 
@@ -136,10 +140,10 @@ func (p *Provider) Observe(ctx context.Context, op bellhop.Operation) (bellhop.O
 	}
 	there := stand(members, op.Generation())
 	if len(there.newer) > 0 {
-		return there.superseded(op.ID), nil
+		return there.superseded(op.Generation()), nil
 	}
 	if op.Verb == bellhop.Delete {
-		observation := there.observation(op.ID)
+		observation := there.observation(op.Generation())
 		observation.Phase = bellhop.PhaseGone
 		if len(members) > 0 {
 			observation.Phase = bellhop.PhasePending
@@ -151,13 +155,13 @@ func (p *Provider) Observe(ctx context.Context, op bellhop.Operation) (bellhop.O
 	if err != nil {
 		return bellhop.Observation{}, err
 	}
-	observation, _ := p.assess(ctx, op.ID, there, details)
+	observation, _ := p.assess(ctx, op.Generation(), there, details)
 	if observation.Phase == bellhop.PhaseReady && len(there.older) > 0 {
 		if err := p.remove(ctx, there.older); err != nil {
 			return bellhop.Observation{}, err
 		}
 		there.older = nil
-		observation, _ = p.assess(ctx, op.ID, there, details)
+		observation, _ = p.assess(ctx, op.Generation(), there, details)
 	}
 	return observation, nil
 }
@@ -187,7 +191,7 @@ func (p *Provider) inspect(ctx context.Context, members []member) (map[string]co
 
 // assess says where an operation stands whose containers were inspected. Nothing newer is there. It also says after
 // how long it is worth looking again although the engine reports no event; zero is never.
-func (p *Provider) assess(ctx context.Context, operationID string, there standing,
+func (p *Provider) assess(ctx context.Context, of bellhop.Generation, there standing,
 	details map[string]container.InspectResponse,
 ) (bellhop.Observation, time.Duration) {
 	var (
@@ -214,7 +218,7 @@ func (p *Provider) assess(ctx context.Context, operationID string, there standin
 		}
 	}
 	there.mine = left
-	observation := there.observation(operationID)
+	observation := there.observation(of)
 	if len(left) == 0 {
 		observation.Phase = bellhop.PhaseGone
 		observation.Progress.Message = "no container of the operation is left"

@@ -37,7 +37,9 @@ var _ activities.Provider = (*Provider)(nil)
 
 // New makes the provider of one engine. It reports everything that is wrong with the configuration at once and asks
 // the engine nothing: one that is down is no fault of the configuration.
-func New(config Config) (*Provider, error) {
+func New(config Config) (*Provider, error) { return newProvider(config) }
+
+func newProvider(config Config, more ...client.Opt) (*Provider, error) {
 	config, err := config.withDefaults()
 	if err != nil {
 		return nil, err
@@ -47,7 +49,7 @@ func New(config Config) (*Provider, error) {
 	if config.Host != "" {
 		options = append(options, client.WithHost(config.Host))
 	}
-	p.docker, err = client.New(options...)
+	p.docker, err = client.New(append(options, more...)...)
 	if err != nil {
 		return nil, bellhop.Faults{{Path: "host", Problem: err.Error()}}
 	}
@@ -110,7 +112,7 @@ func (p *Provider) bringUp(ctx context.Context, op bellhop.Operation) (bellhop.O
 	there := stand(members, op.Generation())
 	switch {
 	case len(there.newer) > 0:
-		return there.superseded(op.ID), nil
+		return there.superseded(op.Generation()), nil
 	case op.Verb == bellhop.Update && len(there.mine)+len(there.older) == 0:
 		return bellhop.Observation{}, bellhop.Fail(bellhop.CodeResourceNotFound,
 			"there is no container of tenant %s, resource %s to update", op.TenantID, op.Resource)
@@ -139,7 +141,7 @@ func (p *Provider) bringUp(ctx context.Context, op bellhop.Operation) (bellhop.O
 			return bellhop.Observation{}, err
 		}
 		there.mine = nil
-		return there.superseded(op.ID), nil
+		return there.superseded(op.Generation()), nil
 	}
 	err = inParallel(ctx, len(ids), func(ctx context.Context, i int) error { return p.start(ctx, ids[i]) })
 	if err != nil {
@@ -150,10 +152,10 @@ func (p *Provider) bringUp(ctx context.Context, op bellhop.Operation) (bellhop.O
 
 // failed is the end of an operation that could not be carried out, with what stands nevertheless.
 func (p *Provider) failed(ctx context.Context, op bellhop.Operation, failure *bellhop.Failure) bellhop.Observation {
-	observation := bellhop.Observation{OperationID: op.ID}
+	observation := standing{}.observation(op.Generation())
 	if members, err := p.list(ctx, keyOf(op)); err == nil { // else the failure is worth more than the list
 		there := stand(members, op.Generation())
-		observation = there.observation(op.ID)
+		observation = there.observation(op.Generation())
 	}
 	observation.Phase = bellhop.PhaseFailed
 	observation.Failure = failure.Clean(secretsOf(envList(op.Spec.Env)))
@@ -172,7 +174,7 @@ func (p *Provider) Delete(ctx context.Context, op bellhop.Operation) (bellhop.Ob
 	}
 	there := stand(members, op.Generation())
 	if len(there.newer) > 0 {
-		return there.superseded(op.ID), nil
+		return there.superseded(op.Generation()), nil
 	}
 	activities.ReportProgress(ctx, removing(len(members)))
 	err = p.remove(ctx, members)

@@ -348,7 +348,7 @@ func (w *watcher) look(ctx context.Context, by map[key][]member, which, woken ma
 		}
 		newest := newestOf(members)
 		there := stand(members, newest)
-		observation, again := w.assess(ctx, newest.OperationID, there, details)
+		observation, again := w.assess(ctx, newest, there, details)
 		if err := ctx.Err(); err != nil {
 			return err // what was seen may lack evidence
 		}
@@ -366,16 +366,6 @@ func (w *watcher) look(ctx context.Context, by map[key][]member, which, woken ma
 	return nil
 }
 
-func newestOf(members []member) bellhop.Generation {
-	newest := members[0].generation
-	for _, m := range members {
-		if m.generation.After(newest) {
-			newest = m.generation
-		}
-	}
-	return newest
-}
-
 // reportOthers reports the operations other than the newest: superseded by it, or gone with all their containers.
 func (w *watcher) reportOthers(known *watched, members []member) {
 	for _, id := range slices.Sorted(maps.Keys(known.operations)) {
@@ -383,9 +373,9 @@ func (w *watcher) reportOthers(known *watched, members []member) {
 		there := stand(members, generation)
 		switch {
 		case len(there.newer) > 0:
-			w.tell(known, there.superseded(id))
+			w.tell(known, there.superseded(generation))
 		case len(there.mine) == 0:
-			observation := there.observation(id)
+			observation := there.observation(generation)
 			observation.Phase = bellhop.PhaseGone
 			w.tell(known, observation)
 		default:
