@@ -66,7 +66,9 @@ func stateTerm(state bellhop.State) string {
 	}
 }
 
-func quote(s string) string { return "'" + strings.ReplaceAll(strings.ReplaceAll(s, `\`, `\\`), "'", `\'`) + "'" }
+func quote(s string) string {
+	return "'" + strings.ReplaceAll(strings.ReplaceAll(s, `\`, `\\`), "'", `\'`) + "'"
+}
 
 // Item is one line of a list.
 type Item struct {

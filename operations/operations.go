@@ -224,16 +224,22 @@ func (c *Client) Redeliver(ctx context.Context, id, target string) ([]string, er
 	}
 	var rung []string
 	for _, tried := range found.GetPendingActivities() {
-		for i, receipt := range report.Callbacks {
-			if target != "" && receipt.Target != target || !isDelivery(tried.GetActivityId(), i) {
-				continue
-			}
+		i, _, ok := delivery(tried.GetActivityId())
+		if !ok || i >= len(report.Callbacks) {
+			continue
+		}
+		receipt := report.Callbacks[i]
+		if target == "" || receipt.Target == target {
 			_, err := c.temporal.WorkflowService().ResetActivity(ctx, &workflowservice.ResetActivityRequest{
 				Namespace: c.namespace,
 				Execution: &commonpb.WorkflowExecution{WorkflowId: id},
 				Identity:  "bellhop",
 				Activity:  &workflowservice.ResetActivityRequest_Id{Id: tried.GetActivityId()},
 			})
+			var settled *serviceerror.NotFound // in the meantime
+			if errors.As(err, &settled) {
+				continue
+			}
 			if err != nil {
 				return rung, fmt.Errorf("redeliver to %s: %w", receipt.Target, err)
 			}
@@ -241,13 +247,4 @@ func (c *Client) Redeliver(ctx context.Context, id, target string) ([]string, er
 		}
 	}
 	return rung, nil
-}
-
-func isDelivery(activityID string, callback int) bool {
-	for _, state := range []bellhop.State{bellhop.Running, bellhop.Succeeded, bellhop.Failed, bellhop.Cancelled} {
-		if activityID == workflows.ActivityID(callback, state) {
-			return true
-		}
-	}
-	return false
 }

@@ -46,9 +46,19 @@ func (c *Client) Status(ctx context.Context, id string) (Report, error) {
 		if status, err = c.recall(ctx, found); err != nil {
 			return Report{}, err
 		}
+	} else if closed(found) && !status.State.Terminal() {
+		// The workflow was terminated: it cannot know.
+		if status.Outcome, err = c.outcome(ctx, id, status.Outcome); err != nil {
+			return Report{}, err
+		}
+		status.Transitions = append(status.Transitions, bellhop.Transition{State: status.State, At: status.FinishedAt})
 	}
 	pending(&status, found.GetPendingActivities())
 	return Report{Status: status, Silence: silence}, nil
+}
+
+func closed(found *workflowservice.DescribeWorkflowExecutionResponse) bool {
+	return found.GetWorkflowExecutionInfo().GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
 }
 
 func (c *Client) query(ctx context.Context, id string) (bellhop.Status, error) {
@@ -85,22 +95,23 @@ func (c *Client) Refresh(ctx context.Context, id string) (Report, error) {
 // pending fills in the deliveries that are still being tried.
 func pending(status *bellhop.Status, tried []*workflowpb.PendingActivityInfo) {
 	for _, info := range tried {
-		for i := range status.Callbacks {
-			for _, state := range []bellhop.State{bellhop.Running, bellhop.Succeeded, bellhop.Failed, bellhop.Cancelled} {
-				if info.GetActivityId() == workflows.ActivityID(i, state) {
-					status.Callbacks[i].CallbackID = bellhop.CallbackID(status.OperationID, state)
-					activities.Pending(&status.Callbacks[i], info)
-				}
+		if i, state, ok := delivery(info.GetActivityId()); ok && i < len(status.Callbacks) {
+			// Afresh: what is there may be the receipt of an earlier state.
+			status.Callbacks[i] = bellhop.Receipt{
+				Target:     status.Callbacks[i].Target,
+				CallbackID: bellhop.CallbackID(status.OperationID, state),
 			}
+			activities.Pending(&status.Callbacks[i], info)
 		}
 	}
 }
 
-// recall puts a status together without any worker: from what was asked for, and from how the workflow was closed.
+// recall puts a status together without any worker: from what was asked for, from the deliveries that were settled, and
+// from how the workflow was closed.
 func (c *Client) recall(ctx context.Context, found *workflowservice.DescribeWorkflowExecutionResponse) (bellhop.Status, error) {
 	info := found.GetWorkflowExecutionInfo()
 	id, verb := info.GetExecution().GetWorkflowId(), workflows.VerbOf(info.GetType().GetName())
-	input, err := c.input(ctx, id)
+	input, receipts, err := c.history(ctx, id)
 	if err != nil {
 		return bellhop.Status{}, err
 	}
@@ -122,18 +133,76 @@ func (c *Client) recall(ctx context.Context, found *workflowservice.DescribeWork
 		Transitions: []bellhop.Transition{{State: bellhop.Pending, At: op.RequestedAt}},
 		Callbacks:   []bellhop.Receipt{},
 	}
-	for _, callback := range op.Callbacks {
-		status.Callbacks = append(status.Callbacks, bellhop.Receipt{Target: callback.Target, State: bellhop.ReceiptPending})
+	for i, callback := range op.Callbacks {
+		receipt := bellhop.Receipt{Target: callback.Target, State: bellhop.ReceiptPending}
+		if settled, ok := receipts[i]; ok {
+			receipt = settled
+			receipt.Target = callback.Target
+		}
+		status.Callbacks = append(status.Callbacks, receipt)
 	}
-	if info.GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
+	if closed(found) {
 		if status.Outcome, err = c.outcome(ctx, id, status.Outcome); err != nil {
 			return bellhop.Status{}, err
 		}
 		status.Transitions = append(status.Transitions, bellhop.Transition{State: status.State, At: status.FinishedAt})
+		if status.State == bellhop.Succeeded { // which means observed: all of them
+			status.Progress.Ready = status.Progress.Desired
+		}
 	}
 	status.CallbackID = bellhop.CallbackID(id, status.State)
 	status.Event = bellhop.EventFor(verb, status.State)
 	return status, nil
+}
+
+// history reads what the operation's workflow was started with, and the receipts of the deliveries that were settled,
+// by callback.
+func (c *Client) history(ctx context.Context, id string) ([]byte, map[int]bellhop.Receipt, error) {
+	var input []byte
+	scheduled := map[int64]string{} // activity ids by event
+	receipts := map[int]bellhop.Receipt{}
+	events := c.temporal.GetWorkflowHistory(ctx, id, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	for events.HasNext() {
+		event, err := events.Next()
+		if err != nil {
+			return nil, nil, fmt.Errorf("read history of %s: %w", id, notFound(err))
+		}
+		switch event.GetEventType() {
+		case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED:
+			input = firstPayload(event.GetWorkflowExecutionStartedEventAttributes().GetInput())
+		case enumspb.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
+			scheduled[event.GetEventId()] = event.GetActivityTaskScheduledEventAttributes().GetActivityId()
+		case enumspb.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
+			completed := event.GetActivityTaskCompletedEventAttributes()
+			callback, _, ok := delivery(scheduled[completed.GetScheduledEventId()])
+			var receipt bellhop.Receipt
+			if ok && converter.GetDefaultDataConverter().FromPayloads(completed.GetResult(), &receipt) == nil {
+				receipts[callback] = receipt
+			}
+		case enumspb.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT:
+			callback, state, ok := delivery(scheduled[event.GetActivityTaskTimedOutEventAttributes().GetScheduledEventId()])
+			if ok {
+				receipts[callback] = bellhop.Receipt{
+					State:      bellhop.ReceiptUndeliverable,
+					CallbackID: bellhop.CallbackID(id, state),
+					LastError:  "its deadline passed",
+				}
+			}
+		}
+	}
+	return input, receipts, nil
+}
+
+// delivery says which callback an activity delivers, and which state.
+func delivery(activityID string) (callback int, state bellhop.State, ok bool) {
+	for callback := range bellhop.MaxCallbacks {
+		for _, state := range []bellhop.State{bellhop.Running, bellhop.Succeeded, bellhop.Failed, bellhop.Cancelled} {
+			if activityID == workflows.ActivityID(callback, state) {
+				return callback, state, true
+			}
+		}
+	}
+	return 0, "", false
 }
 
 // outcome is how the operation's workflow was closed. One that was closed by other means than its own code, which
@@ -155,7 +224,7 @@ func (c *Client) outcome(ctx context.Context, id string, known bellhop.Outcome) 
 	case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED:
 		failure := event.GetWorkflowExecutionFailedEventAttributes().GetFailure()
 		payloads = failure.GetApplicationFailureInfo().GetDetails()
-		reason = failure.GetMessage()
+		reason = "failed by itself: " + failure.GetMessage()
 	case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELED:
 		payloads = event.GetWorkflowExecutionCanceledEventAttributes().GetDetails()
 	case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_TERMINATED:

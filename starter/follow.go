@@ -83,7 +83,9 @@ func (a *app) lookOn(ctx context.Context, client *operations.Client, id string, 
 			observed = time.Now()
 			refresh = min(refresh*3/2, a.pace.maxRefresh)
 		}
-		report, err := look(ctx, id)
+		asking, cancel := within(ctx)
+		report, err := look(asking, id)
+		cancel()
 		switch {
 		case ctx.Err() != nil:
 			return last, context.Cause(ctx)

@@ -276,22 +276,28 @@ func (in input) bad(faults bellhop.Faults, err error) error {
 		return err
 	}
 	for i := range faults {
-		faults[i].Problem = hushed(faults[i])
+		faults[i].Problem = put(faults[i])
 	}
 	return &badInput{in.name, faults}
 }
 
 var (
+	notText = regexp.MustCompile(`^must be a string, not (true|false|the number \S+)$`)
 	aNumber = regexp.MustCompile(`the number \S+`)
 	anEntry = regexp.MustCompile(`"([^"=]*)=[^"]*"`)
 )
 
-// hushed says what is wrong with an environment variable without its value: a password of digits that was not quoted
-// is a number to YAML, and "NAME=value" where a name should be is half a secret.
-func hushed(fault bellhop.Fault) string {
-	if fault.Path != "spec.env" && !strings.HasPrefix(fault.Path, "spec.env.") {
-		return fault.Problem
+// put says what is wrong as somebody sees it who wrote YAML, where yes, no, on, off, y and n are no strings. Of an
+// environment variable it withholds the value: a password of digits that was not quoted is a number, and "NAME=value"
+// where a name should be is half a secret.
+func put(fault bellhop.Fault) string {
+	problem := fault.Problem
+	if notText.MatchString(problem) {
+		problem += "; put it in quotes"
 	}
-	problem := aNumber.ReplaceAllString(fault.Problem, "a number; put it in quotes")
-	return anEntry.ReplaceAllString(problem, `"$1=…"`)
+	if fault.Path == "spec.env" || strings.HasPrefix(fault.Path, "spec.env.") {
+		problem = aNumber.ReplaceAllString(problem, "a number")
+		problem = anEntry.ReplaceAllString(problem, `"$1=…"`)
+	}
+	return problem
 }

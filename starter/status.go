@@ -72,11 +72,12 @@ func (a *app) showStatus(cmd *cobra.Command, id, output string) error {
 
 // silence says what a status lacks to which no worker contributed.
 func silence(report operations.Report) string {
-	missing := "what is shown is Temporal's own record: progress and resource ids are missing"
+	missing := "progress and resource ids are missing"
 	if report.State.Terminal() {
-		missing = "what is shown is Temporal's own record: what became of the callbacks is missing"
+		missing = "it lacks some transitions"
 	}
-	return fmt.Sprintf("no worker answered (%s); %s; is bellhop-worker running?", reason(report.Silence), missing)
+	return fmt.Sprintf("no worker answered (%s), so this is Temporal's own record: %s; is bellhop-worker running?",
+		reason(report.Silence), missing)
 }
 
 // status is everything there is to say of an operation.

@@ -132,13 +132,6 @@ func (l *lines) show(report operations.Report) {
 	before := l.last
 	l.last = report
 	now := l.now()
-	if (report.Silence != nil) != (before.Silence != nil) {
-		if report.Silence != nil {
-			l.say(now, "no worker answers; is bellhop-worker running?")
-		} else {
-			l.say(now, "a worker answers")
-		}
-	}
 	for _, transition := range report.Transitions {
 		if !l.told[transition.State] {
 			l.told[transition.State] = true
@@ -148,6 +141,13 @@ func (l *lines) show(report operations.Report) {
 	if !l.told[report.State] { // known by its name only
 		l.told[report.State] = true
 		l.say(now, "%s%s", report.State, ending(report.State, report))
+	}
+	if (report.Silence != nil) != (before.Silence != nil) {
+		if report.Silence != nil {
+			l.say(now, "no worker answers; is bellhop-worker running?")
+		} else {
+			l.say(now, "a worker answers")
+		}
 	}
 	if report.Silence == nil && report.Progress != before.Progress && report.State == bellhop.Running {
 		l.say(now, "progress %s", progress(report.Progress))
