@@ -1,0 +1,87 @@
+// Command bench measures bellhop beside a floor: bare Temporal workflows of the same shape that do nothing. Both run in
+// turn, on one server, from one load generator; what counts is the ratio.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+
+	"bellhop/tests/peers"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	scenario := flags.String("scenario", "throughput,latency,event,query,memory", "what to measure, by comma; also: hold")
+	n := flags.Int("n", 600, "operations per round of the throughput")
+	rounds := flags.Int("rounds", 3, "rounds of each shape")
+	waiting := flags.Int("waiting", 10_000, "operations that wait, for memory")
+	hold := flags.Int("hold", 50_000, "operations that are held and drained, for hold")
+	floor := flags.String("floor-worker", "", "internal: work for the floor at this address")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if *floor != "" {
+		return workFloor(ctx, *floor)
+	}
+	folder, err := os.MkdirTemp("", "bellhop-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(folder) //nolint:errcheck // a temporary folder
+	b := &bench{n: *n, rounds: *rounds, waiting: *waiting, hold: *hold, state: filepath.Join(folder, "simulated.db")}
+	for _, name := range strings.Split(*scenario, ",") {
+		measure, ok := map[string]func(context.Context) error{
+			"throughput": b.throughput, "latency": b.latency, "event": b.event, "query": b.query, "memory": b.memory,
+			"hold": b.holdAndDrain,
+		}[name]
+		if !ok {
+			return fmt.Errorf("no scenario %q", name)
+		}
+		if err := b.with(ctx, measure); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// with runs a measurement with a fresh server and fresh workers.
+func (b *bench) with(ctx context.Context, measure func(context.Context) error) error {
+	server, err := peers.StartServer(ctx)
+	if err != nil {
+		return err
+	}
+	defer server.Kill()
+	_ = os.Remove(b.state) // of the measurement before
+	worker, err := peers.StartWorker(ctx, server.Address, fmt.Sprintf(
+		"providers:\n  simulated: {type: simulated, path: %s}\nbackstop: {first: 6h, max: 6h}\n", b.state))
+	if err != nil {
+		return err
+	}
+	defer worker.Kill()
+	floor, err := startFloor(ctx, server.Address)
+	if err != nil {
+		return err
+	}
+	defer floor.Kill()
+	b.worker = worker
+	closeCaller, err := b.connect(ctx, server.Address)
+	if err != nil {
+		return err
+	}
+	defer closeCaller()
+	return measure(ctx)
+}

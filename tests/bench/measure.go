@@ -1,0 +1,445 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+
+	"bellhop"
+	"bellhop/activities/simulated"
+	"bellhop/operations"
+	"bellhop/tests/peers"
+)
+
+// bench is the load generator, and the callers: a few workflows that receive everybody's callbacks.
+type bench struct {
+	n, rounds, waiting, hold int
+	state                    string
+
+	worker *peers.Worker
+	c      client.Client
+	ops    *operations.Client
+	serial int64
+
+	mu       sync.Mutex
+	received map[string]chan time.Time
+	total    atomic.Int64
+}
+
+const (
+	receivers     = 32
+	receiverQueue = "receivers"
+	// perReceiver bounds a receiver's history.
+	perReceiver = 4000
+)
+
+// receive is a caller's workflow: it takes callbacks and notes when its code saw each.
+func (b *bench) receive(ctx workflow.Context) error {
+	got := 0
+	selector := workflow.NewSelector(ctx)
+	note := func(id string) {
+		got++
+		if workflow.IsReplaying(ctx) {
+			return
+		}
+		b.total.Add(1)
+		b.mu.Lock()
+		waiter := b.received[id]
+		delete(b.received, id)
+		b.mu.Unlock()
+		if waiter != nil {
+			waiter <- time.Now() //nolint:forbidigo // a measurement, not a decision
+		}
+	}
+	selector.AddReceive(workflow.GetSignalChannel(ctx, "ring"), func(c workflow.ReceiveChannel, _ bool) {
+		var id string
+		c.Receive(ctx, &id)
+		note(id)
+	})
+	selector.AddReceive(workflow.GetSignalChannel(ctx, "compute-provisioned"), func(c workflow.ReceiveChannel, _ bool) {
+		var outcome bellhop.Outcome
+		c.Receive(ctx, &outcome)
+		note(outcome.OperationID)
+	})
+	for got < perReceiver || selector.HasPending() {
+		selector.Select(ctx)
+	}
+	return workflow.NewContinueAsNewError(ctx, b.receive)
+}
+
+func (b *bench) connect(ctx context.Context, address string) (func(), error) {
+	c, err := client.DialContext(ctx, client.Options{HostPort: address, Logger: quiet{}})
+	if err != nil {
+		return nil, err
+	}
+	b.c, b.ops = c, operations.New(c, "default", "")
+	b.received = map[string]chan time.Time{}
+	w := worker.New(c, receiverQueue, worker.Options{})
+	w.RegisterWorkflowWithOptions(b.receive, workflow.RegisterOptions{Name: "receive"})
+	if err := w.Start(); err != nil {
+		return nil, err
+	}
+	for i := range receivers {
+		options := client.StartWorkflowOptions{ID: receiver(i), TaskQueue: receiverQueue}
+		if _, err := c.ExecuteWorkflow(ctx, options, "receive"); err != nil {
+			return nil, err
+		}
+	}
+	return func() { w.Stop(); c.Close() }, nil
+}
+
+func receiver(i int) string { return fmt.Sprintf("receiver-%d", i%receivers) }
+
+// shape is one kind of operation, by bellhop or by the floor.
+type shape struct {
+	name  string
+	floor bool
+	// readyAfter is how long the simulated provider takes; "0s" is ready at once.
+	readyAfter string
+}
+
+func (s shape) waits() bool { return s.readyAfter != "0s" }
+
+// begin starts one and returns its id.
+func (b *bench) begin(ctx context.Context, s shape, i int) (string, error) {
+	id := fmt.Sprintf("%s-%d", strings.ReplaceAll(s.name, " ", "-"), atomic.AddInt64(&b.serial, 1))
+	return id, b.beginAs(ctx, s, id, i)
+}
+
+func (b *bench) beginAs(ctx context.Context, s shape, id string, i int) error {
+	if s.floor {
+		options := client.StartWorkflowOptions{ID: id, TaskQueue: floorQueue}
+		_, err := b.c.ExecuteWorkflow(ctx, options, "floor", floorInput{ID: id, Receiver: receiver(i), Waits: s.waits()})
+		return err
+	}
+	_, err := b.ops.Start(ctx, id, bellhop.Provision, []byte(fmt.Sprintf(`{"tenant_id": "t%d", "resource": %q,
+		"provider": "simulated", "spec": {"image": "nginx:1.27"}, "provider_config": {"ready_after": %q}, "timeout": "24h",
+		"callbacks": [{"target": "temporal", "address": {"workflow_id": %q}}]}`, i%10, id, s.readyAfter, receiver(i))))
+	return err
+}
+
+// starters is how many requests are under way at once when throughput is measured.
+const starters = 16
+
+// push runs n of a shape and waits for the last callback.
+func (b *bench) push(ctx context.Context, s shape, n int) error {
+	target := b.total.Load() + int64(n)
+	if err := each(ctx, starters, n, func(ctx context.Context, i int) error {
+		id, err := b.begin(ctx, s, i)
+		if err == nil && s.floor && s.waits() { // the signal from outside
+			err = b.c.SignalWorkflow(ctx, id, "", "observed", nil)
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	return b.reach(ctx, target)
+}
+
+// reach waits until so many callbacks were received.
+func (b *bench) reach(ctx context.Context, target int64) error {
+	deadline := time.Now().Add(30 * time.Minute)
+	for b.total.Load() < target {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%d callbacks are missing", target-b.total.Load())
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return nil
+}
+
+// each runs do n times with some at once.
+func each(ctx context.Context, width, n int, do func(context.Context, int) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range width {
+		workers.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
+				if err := do(ctx, i); err != nil {
+					cancel(err)
+				}
+			}
+		})
+	}
+	workers.Wait()
+	return context.Cause(ctx)
+}
+
+func (b *bench) throughput(ctx context.Context) error {
+	fmt.Printf("## Throughput: %d operations a round, %d at once, from the first request to the last callback received\n\n", b.n, starters)
+	fmt.Printf("| shape | operations/s, median of %d | ratio to the floor | history events |\n|---|---|---|---|\n", b.rounds)
+	for _, readyAfter := range []string{"0s", "1ms"} {
+		kind := map[string]string{"0s": "ready at once", "1ms": "waits"}[readyAfter]
+		ours := shape{name: "bellhop " + kind, readyAfter: readyAfter}
+		floor := shape{name: "floor " + kind, floor: true, readyAfter: readyAfter}
+		rates := map[string][]float64{}
+		for round := range b.rounds + 1 { // the first warms up
+			for _, s := range []shape{floor, ours} {
+				n := b.n
+				if round == 0 {
+					n = min(n, 200)
+				}
+				began := time.Now()
+				if err := b.push(ctx, s, n); err != nil {
+					return err
+				}
+				if round > 0 {
+					rates[s.name] = append(rates[s.name], float64(n)/time.Since(began).Seconds())
+				}
+			}
+		}
+		for _, s := range []shape{floor, ours} {
+			id, err := b.begin(ctx, s, 0)
+			if err != nil {
+				return err
+			}
+			if s.floor && s.waits() {
+				if err := b.c.SignalWorkflow(ctx, id, "", "observed", nil); err != nil {
+					return err
+				}
+			}
+			if err := b.c.GetWorkflow(ctx, id, "").Get(ctx, nil); err != nil {
+				return err
+			}
+			ratio := "1"
+			if !s.floor {
+				pairs := make([]float64, b.rounds)
+				for i := range pairs {
+					pairs[i] = rates[ours.name][i] / rates[floor.name][i]
+				}
+				ratio = fmt.Sprintf("%.2f (%.2f–%.2f)", median(pairs), slices.Min(pairs), slices.Max(pairs))
+			}
+			fmt.Printf("| %s | %.1f | %s | %d |\n", s.name, median(rates[s.name]), ratio, b.events(ctx, id))
+		}
+	}
+	fmt.Println()
+	return nil
+}
+
+func (b *bench) events(ctx context.Context, id string) int {
+	count := 0
+	history := b.c.GetWorkflowHistory(ctx, id, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	for history.HasNext() {
+		if _, err := history.Next(); err != nil {
+			return -1
+		}
+		count++
+	}
+	return count
+}
+
+// ring starts one, waits for its callback and returns how long that took.
+func (b *bench) ring(ctx context.Context, s shape, i int) (string, time.Time, time.Duration, error) {
+	id := fmt.Sprintf("%s-%d", strings.ReplaceAll(s.name, " ", "-"), atomic.AddInt64(&b.serial, 1))
+	got := make(chan time.Time, 1)
+	b.mu.Lock()
+	b.received[id] = got
+	b.mu.Unlock()
+	began := time.Now()
+	if err := b.beginAs(ctx, s, id, i); err != nil {
+		return id, began, 0, err
+	}
+	if s.floor && s.waits() {
+		if err := b.c.SignalWorkflow(ctx, id, "", "observed", nil); err != nil {
+			return id, began, 0, err
+		}
+	}
+	select {
+	case at := <-got:
+		return id, at, at.Sub(began), nil
+	case <-ctx.Done():
+		return id, began, 0, ctx.Err()
+	case <-time.After(time.Minute):
+		return id, began, 0, fmt.Errorf("no callback for %s", id)
+	}
+}
+
+func (b *bench) latency(ctx context.Context) error {
+	const n = 200
+	fmt.Printf("## Latency: one at a time, %d of each in turn, from the request to the callback received\n\n", n)
+	fmt.Println("| shape | p50 | p99 | p99 to the floor's |\n|---|---|---|---|")
+	floor := shape{name: "floor ready at once", floor: true, readyAfter: "0s"}
+	ours := shape{name: "bellhop ready at once", readyAfter: "0s"}
+	took := map[string][]time.Duration{}
+	for i := range n + 20 {
+		for _, s := range []shape{floor, ours} {
+			_, _, d, err := b.ring(ctx, s, i)
+			if err != nil {
+				return err
+			}
+			if i >= 20 {
+				took[s.name] = append(took[s.name], d)
+			}
+		}
+	}
+	least := percentile(took[floor.name], 99)
+	for _, s := range []shape{floor, ours} {
+		p99 := percentile(took[s.name], 99)
+		fmt.Printf("| %s | %s | %s | %.2f |\n", s.name, ms(percentile(took[s.name], 50)), ms(p99), float64(p99)/float64(least))
+	}
+	fmt.Println()
+	return nil
+}
+
+func (b *bench) event(ctx context.Context) error {
+	const n = 200
+	platform, err := simulated.New(simulated.Config{Path: b.state})
+	if err != nil {
+		return err
+	}
+	defer platform.Close() //nolint:errcheck // it only read
+	var lags []time.Duration
+	for i := range n + 20 {
+		id, at, _, err := b.ring(ctx, shape{name: "event", readyAfter: "150ms"}, i)
+		if err != nil {
+			return err
+		}
+		entries, err := platform.Ledger(ctx, fmt.Sprintf("t%d", i%10))
+		if err != nil {
+			return err
+		}
+		for _, entry := range entries {
+			if entry.OperationID == id && i >= 20 {
+				lags = append(lags, at.Sub(entry.AcceptedAt.Add(150*time.Millisecond)))
+			}
+		}
+	}
+	fmt.Printf("## From the provider's event to the callback received: %d operations, one at a time\n\n", len(lags))
+	fmt.Printf("p50 %s, p99 %s\n\n", ms(percentile(lags, 50)), ms(percentile(lags, 99)))
+	return nil
+}
+
+func (b *bench) query(ctx context.Context) error {
+	ids := make([]string, 200)
+	if err := each(ctx, starters, len(ids), func(ctx context.Context, i int) (err error) {
+		ids[i], err = b.begin(ctx, shape{name: "queried", readyAfter: "1h"}, i)
+		return err
+	}); err != nil {
+		return err
+	}
+	fmt.Println("## Status queries\n\n| at once | queries/s | p50 | p99 |\n|---|---|---|---|")
+	for _, width := range []int{1, 16} {
+		const n = 2000
+		took := make([]time.Duration, n)
+		began := time.Now()
+		if err := each(ctx, width, n, func(ctx context.Context, i int) error {
+			asked := time.Now()
+			_, err := b.c.QueryWorkflow(ctx, ids[i%len(ids)], "", "status")
+			took[i] = time.Since(asked)
+			return err
+		}); err != nil {
+			return err
+		}
+		fmt.Printf("| %d | %.0f | %s | %s |\n", width, n/time.Since(began).Seconds(), ms(percentile(took, 50)), ms(percentile(took, 99)))
+	}
+	fmt.Println()
+	return nil
+}
+
+func (b *bench) memory(ctx context.Context) error {
+	s := shape{name: "waiting", readyAfter: "12h"}
+	if err := each(ctx, starters, 200, func(ctx context.Context, i int) error { _, err := b.begin(ctx, s, i); return err }); err != nil {
+		return err
+	}
+	before := resident(b.worker.PID())
+	if err := each(ctx, starters, b.waiting, func(ctx context.Context, i int) error { _, err := b.begin(ctx, s, i); return err }); err != nil {
+		return err
+	}
+	for { // all of them wait
+		count, err := b.ops.Count(ctx, operations.Filter{State: bellhop.Running, Open: true})
+		if err != nil {
+			return err
+		}
+		if count >= int64(b.waiting+200) {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	after := resident(b.worker.PID())
+	cpu := cpuTime(b.worker.PID())
+	time.Sleep(10 * time.Second)
+	fmt.Printf("## Waiting: %d operations\n\n", b.waiting)
+	fmt.Printf("worker %.1f MB before, %.1f MB with them: %.1f kB each; %.0f ms of the worker's CPU in 10 s of waiting\n\n",
+		before/1e6, after/1e6, (after-before)/1e3/float64(b.waiting), (cpuTime(b.worker.PID())-cpu)*1000)
+	return nil
+}
+
+func (b *bench) holdAndDrain(ctx context.Context) error {
+	began := time.Now()
+	target := b.total.Load() + int64(b.hold)
+	// Ready when the last of them has been accepted, by what was measured before: about 40 a second.
+	ready := fmt.Sprintf("%ds", b.hold/25)
+	s := shape{name: "held", readyAfter: ready}
+	if err := each(ctx, starters, b.hold, func(ctx context.Context, i int) error { _, err := b.begin(ctx, s, i); return err }); err != nil {
+		return err
+	}
+	held := time.Since(began)
+	count, err := b.ops.Count(ctx, operations.Filter{State: bellhop.Running, Open: true})
+	if err != nil {
+		return err
+	}
+	memory := resident(b.worker.PID())
+	received := b.total.Load()
+	fmt.Printf("## Held: %d operations, started in %s, %d waiting at once, %d called back by then; worker %.0f MB\n\n",
+		b.hold, held.Round(time.Second), count, received, memory/1e6)
+	for b.total.Load() == received && ctx.Err() == nil {
+		time.Sleep(10 * time.Millisecond)
+	}
+	drain := time.Now()
+	if err := b.reach(ctx, target); err != nil {
+		return err
+	}
+	fmt.Printf("drained in %s: %.0f a second, lost 0\n\n", time.Since(drain).Round(time.Second), float64(b.hold)/time.Since(drain).Seconds())
+	return nil
+}
+
+// resident is a process's memory in bytes.
+func resident(pid int) float64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0
+	}
+	pages, _ := strconv.ParseFloat(strings.Fields(string(text))[1], 64) //nolint:errcheck // the kernel's own format
+	return pages * float64(os.Getpagesize())
+}
+
+// cpuTime is a process's CPU time in seconds.
+func cpuTime(pid int) float64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(text), ") ")
+	fields := strings.Fields(rest)
+	user, _ := strconv.ParseFloat(fields[11], 64)   //nolint:errcheck // the kernel's own format
+	system, _ := strconv.ParseFloat(fields[12], 64) //nolint:errcheck // the kernel's own format
+	return (user + system) / 100
+}
+
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[len(sorted)/2]
+}
+
+func percentile(values []time.Duration, p int) time.Duration {
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[min(len(sorted)-1, len(sorted)*p/100)]
+}
+
+func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000) }
