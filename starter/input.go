@@ -283,7 +283,7 @@ func (in input) bad(faults bellhop.Faults, err error) error {
 
 var (
 	notText = regexp.MustCompile(`^must be a string, not (true|false|the number \S+)$`)
-	aNumber = regexp.MustCompile(`the number \S+`)
+	aNumber = regexp.MustCompile(`the number [^\s;]+`)
 	anEntry = regexp.MustCompile(`"([^"=]*)=[^"]*"`)
 )
 

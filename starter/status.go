@@ -66,8 +66,19 @@ func (a *app) showStatus(cmd *cobra.Command, id, output string) error {
 	if output == outputJSON {
 		return writeJSON(a.stdout, report.Status, true)
 	}
-	_, err = fmt.Fprint(a.stdout, a.out.status(report.Status))
-	return err
+	if _, err := fmt.Fprint(a.stdout, a.out.status(known(report))); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	return nil
+}
+
+// known is the status without the progress that nobody reported: none is not the same as 0 of 3.
+func known(report operations.Report) bellhop.Status {
+	status := report.Status
+	if report.Silence != nil && !status.State.Terminal() {
+		status.Progress = bellhop.Progress{}
+	}
+	return status
 }
 
 // silence says what a status lacks to which no worker contributed.

@@ -74,7 +74,7 @@ func (b *block) lines() []string {
 		lines = append(lines, fmt.Sprintf("%s  %s %s on %s  %s", s.paint(bold, clean(r.OperationID)), r.OperationType,
 			clean(r.TenantID+"/"+r.Resource), clean(r.Provider),
 			s.paint(dim, max(until.Sub(r.RequestedAt), 0).Truncate(time.Second).String())))
-		rows := [][]cell{{{string(r.State), stateTint(r.State)}, {progress(r.Progress), plain}}}
+		rows := [][]cell{{{string(r.State), stateTint(r.State)}, {progress(known(*r).Progress), plain}}}
 		if r.Error != nil {
 			rows = append(rows, []cell{{"error", dim}, {string(r.Error.Code) + ": " + clean(r.Error.Message), plain}})
 		}
