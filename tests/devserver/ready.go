@@ -24,18 +24,23 @@ import (
 // pollInterval is the pause between two looks at something that is starting.
 const pollInterval = 10 * time.Millisecond
 
-// poll repeats try until it succeeds or ctx ends; the error is then try's last.
+// poll repeats try until it succeeds or ctx ends. The error then says why try
+// did not succeed before.
 func poll(ctx context.Context, try func() error) error {
 	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
+	var last error
 	for {
 		err := try()
 		if err == nil {
 			return nil
 		}
+		if last == nil || ctx.Err() == nil {
+			last = err
+		}
 		select {
 		case <-ctx.Done():
-			return errors.Join(context.Cause(ctx), err)
+			return errors.Join(context.Cause(ctx), last)
 		case <-ticker.C:
 		}
 	}
