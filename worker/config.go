@@ -28,7 +28,7 @@ type Config struct {
 	// TaskQueue is the Temporal task queue to work on. Default "bellhop".
 	TaskQueue string `json:"task_queue"`
 	// Listen is the address of /healthz, /readyz and /metrics; empty is none. Beyond loopback /metrics asks for the
-	// token in MetricsTokenFile, and is off without one. Default "127.0.0.1:9464".
+	// token in metrics_token_file, and is off without one. Default "127.0.0.1:9464".
 	Listen string `json:"listen"`
 	// MetricsTokenFile holds the bearer token that /metrics asks for. Default: none.
 	MetricsTokenFile string `json:"metrics_token_file"`
