@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,8 +21,6 @@ import (
 	"go.temporal.io/sdk/client"
 	temporallog "go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/worker"
-
-	"log/slog"
 
 	"bellhop"
 	"bellhop/activities"
@@ -52,6 +51,8 @@ func TestMain(m *testing.M) {
 type hotel struct {
 	address  string
 	temporal client.Client
+	ops      *operations.Client
+	provider activities.Provider
 	bell     *bell
 }
 
@@ -132,14 +133,8 @@ func open() (*hotel, error) {
 		return nil, err
 	}
 	ops := operations.New(temporal, client.DefaultNamespace, "")
-	h := &hotel{address: ready.Address, temporal: temporal, bell: &bell{}}
-	w := worker.New(temporal, workflows.TaskQueue, worker.Options{})
-	workflows.Register(w)
-	w.RegisterActivity(&activities.Activities{
-		Providers: map[string]activities.Provider{"simulated": provider},
-		Targets:   map[string]bridge.Target{"bell": h.bell, "second": h.bell},
-		Waiters:   ops,
-	})
+	h := &hotel{address: ready.Address, temporal: temporal, bell: &bell{}, ops: ops, provider: provider}
+	w := h.worker(workflows.TaskQueue)
 	if err := w.Start(); err != nil {
 		return nil, err
 	}
@@ -152,6 +147,29 @@ func open() (*hotel, error) {
 		_ = os.RemoveAll(folder)
 	}
 	return h, ops.Watch(context.Background(), "simulated")
+}
+
+func (h *hotel) worker(taskQueue string) worker.Worker {
+	w := worker.New(h.temporal, taskQueue, worker.Options{})
+	workflows.Register(w)
+	w.RegisterActivity(&activities.Activities{
+		Providers: map[string]activities.Provider{"simulated": h.provider},
+		Targets:   map[string]bridge.Target{"bell": h.bell, "second": h.bell},
+		Waiters:   h.ops,
+	})
+	return w
+}
+
+// work runs one more worker, on a task queue of its own. It returns what stops it.
+func (h *hotel) work(t *testing.T, taskQueue string) func() {
+	t.Helper()
+	w := h.worker(taskQueue)
+	if err := w.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stop := sync.OnceFunc(w.Stop)
+	t.Cleanup(stop)
+	return stop
 }
 
 // bell is a target that acknowledges what it is told unless the address says {"mute": NAME}: then it needs an operator

@@ -239,10 +239,18 @@ func eventually(t testing.TB, what string, holds func() bool) {
 	}
 }
 
-// healthCheck is the check that the tenant program answers.
+// healthCheck is the check that the tenant program answers. It is patient: on a busy machine a check that would pass
+// may take seconds.
 func healthCheck() *bellhop.HealthCheck {
 	return &bellhop.HealthCheck{
 		Command: []string{"/tenant", "healthy"}, Interval: bellhop.Duration(time.Second),
-		Timeout: bellhop.Duration(2 * time.Second), Retries: 2,
+		Timeout: bellhop.Duration(30 * time.Second), Retries: 10,
 	}
+}
+
+// failingCheck gives up soon; it is for a tenant program that answers that it is not healthy.
+func failingCheck() *bellhop.HealthCheck {
+	check := healthCheck()
+	check.Retries = 2
+	return check
 }

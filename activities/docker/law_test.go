@@ -25,13 +25,16 @@ func TestLaw(t *testing.T) {
 	slow.HealthCheck = healthCheck()
 	slow.HealthCheck.StartPeriod = bellhop.Duration(time.Hour)
 	unhealthy := spec("serve", "-after", "1h")
-	unhealthy.HealthCheck = healthCheck()
+	unhealthy.HealthCheck = failingCheck()
 	memory := spec("allocate")
 	memory.MemoryMiB = 16
 	providertest.Run(t, providertest.Suite{
 		New: func(t *testing.T) activities.Provider {
-			return setup(t, Config{}).Provider
+			// What fails without a health check must never count as ready before, however slow the machine is.
+			return setup(t, Config{SteadyAfter: bellhop.Duration(time.Minute)}).Provider
 		},
+		// Starting a container takes a tenth of a second, or ten on a machine that compiles on all its cores.
+		Prompt: time.Minute, Patience: 3 * time.Minute,
 		Ready: providertest.Template{Spec: healthy, ProviderConfig: never},
 		Slow:  &providertest.Template{Spec: slow, ProviderConfig: never},
 		Failing: []providertest.Failing{

@@ -25,25 +25,19 @@
 //
 // Times are nanoseconds since 1970 UTC on the machine's clock, and NULL is never.
 //
-//	resources   one row per tenant and resource: who touched it last
-//	  tenant, resource   the key
-//	  requested_at, operation_id   the generation that fences older operations off; it outlives a deletion by 8 days
-//	  owner              who it belongs to when it is not bellhop
-//	  deleted_at         when the last of it was gone
-//
-//	operations  one row per operation that was accepted
+//	operations   one row per operation that was accepted
+//	  change             its place in the sequence of changes: what was changed later has a higher one
 //	  id, verb, tenant, resource, requested_at   whose it is
 //	  replicas, ports    what it brought into being
 //	  beside             what stood when it was accepted and stands until it is done: [{"operation_id", "replicas"}]
 //	  accepted_at        when it was accepted
 //	  done_at            when it is ready (or, for a deletion, gone)
 //	  failed_at, failure when it fails, and the failure as JSON
-//	  superseded_at      when a newer operation took over
+//	  superseded_at      when a newer operation took over; of all on one resource, the one without touched it last
 //	  removed_at         when its replicas are gone
-//	  ended_at           when all was said about it; an hour later the row is dropped
-//	  asks, effects      how often it was asked for, and how often that made something. Effects above 1 are a doubled effect.
-//	  change             its place in the sequence of changes: what was changed later has a higher one
+//	  forget_at          when the row is dropped: an hour after it was superseded, 8 days after a deletion was done
+//	  asks, effects      how often it was asked for, and how often that made something: more than once is a doubled effect
 //
-//	refusals    how many asks of an operation were throttled or turned away
-//	sequence    the last change
+//	refusals     how many asks of an operation were throttled or turned away
+//	strangers    the names that belong to somebody else
 package simulated

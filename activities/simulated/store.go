@@ -15,31 +15,27 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite"
 )
 
-const schemaVersion = 1
+const layout = 1
 
-// What a watcher has yet to see is found by change, what can be dropped by ended_at and deleted_at: no table is ever
-// scanned for either.
+// An ask writes one row and two entries of indexes. What a watcher has yet to see is found by the primary key, who
+// touched a resource last by operations_head, and what can be dropped by operations_forget: no table is ever scanned
+// for it.
 const schema = `
-CREATE TABLE resources (
-	tenant TEXT NOT NULL, resource TEXT NOT NULL,
-	requested_at INTEGER NOT NULL, operation_id TEXT NOT NULL,
-	owner TEXT, deleted_at INTEGER,
-	PRIMARY KEY (tenant, resource)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX resources_deleted ON resources (deleted_at) WHERE deleted_at IS NOT NULL;
 CREATE TABLE operations (
-	id TEXT NOT NULL PRIMARY KEY,
+	change INTEGER PRIMARY KEY,
+	id TEXT NOT NULL UNIQUE,
 	verb TEXT NOT NULL, tenant TEXT NOT NULL, resource TEXT NOT NULL, requested_at INTEGER NOT NULL,
-	replicas INTEGER NOT NULL, ports TEXT NOT NULL, beside TEXT NOT NULL,
+	replicas INTEGER NOT NULL, ports TEXT, beside TEXT,
 	accepted_at INTEGER NOT NULL, done_at INTEGER, failed_at INTEGER, failure TEXT,
-	superseded_at INTEGER, removed_at INTEGER, ended_at INTEGER,
-	asks INTEGER NOT NULL, effects INTEGER NOT NULL, change INTEGER NOT NULL
+	superseded_at INTEGER, removed_at INTEGER, forget_at INTEGER,
+	asks INTEGER NOT NULL DEFAULT 1, effects INTEGER NOT NULL DEFAULT 1
 ) STRICT;
-CREATE UNIQUE INDEX operations_change ON operations (change);
-CREATE INDEX operations_ended ON operations (ended_at) WHERE ended_at IS NOT NULL;
-CREATE TABLE refusals (operation_id TEXT NOT NULL PRIMARY KEY, refused INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE sequence (change INTEGER NOT NULL) STRICT;
-INSERT INTO sequence VALUES (0);
+CREATE UNIQUE INDEX operations_head ON operations (tenant, resource) WHERE superseded_at IS NULL;
+CREATE INDEX operations_forget ON operations (forget_at) WHERE forget_at IS NOT NULL;
+CREATE TABLE refusals (operation_id TEXT PRIMARY KEY, refused INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE strangers (
+	tenant TEXT NOT NULL, resource TEXT NOT NULL, owner TEXT NOT NULL, PRIMARY KEY (tenant, resource)
+) STRICT, WITHOUT ROWID;
 `
 
 // columns are what a record is scanned from, of operations o; a row that is not there (of an outer join) is empty.
@@ -47,6 +43,26 @@ const columns = `coalesce(o.id, ''), coalesce(o.verb, ''), coalesce(o.tenant, ''
 	coalesce(o.requested_at, 0), coalesce(o.replicas, 0), coalesce(o.ports, ''), coalesce(o.beside, ''),
 	coalesce(o.accepted_at, 0), coalesce(o.done_at, 0), coalesce(o.failed_at, 0), coalesce(o.superseded_at, 0),
 	coalesce(o.removed_at, 0), coalesce(o.failure, ''), coalesce(o.change, 0)`
+
+const (
+	headQuery = `SELECT coalesce(s.owner, ''), ` + columns + ` FROM (SELECT ?1 AS tenant, ?2 AS resource) wanted
+		LEFT JOIN strangers s ON s.tenant = wanted.tenant AND s.resource = wanted.resource
+		LEFT JOIN operations o ON o.tenant = wanted.tenant AND o.resource = wanted.resource AND o.superseded_at IS NULL`
+	findQuery  = `SELECT ` + columns + ` FROM json_each(?) wanted CROSS JOIN operations o ON o.id = wanted.value`
+	sinceQuery = `SELECT ` + columns + ` FROM operations o WHERE o.change > ? ORDER BY o.change LIMIT ?`
+
+	// An operation that is inserted a second time is a doubled effect: that must never be, and is counted to prove it.
+	insertStatement = `INSERT INTO operations (id, verb, tenant, resource, requested_at, replicas, ports, beside,
+			accepted_at, done_at, failed_at, failure, removed_at, forget_at)
+		VALUES (?, ?, ?, ?, ?, ?, nullif(?, ''), nullif(?, ''), ?, nullif(?, 0), nullif(?, 0), nullif(?, ''), nullif(?, 0),
+			nullif(?, 0))
+		ON CONFLICT (id) DO UPDATE SET effects = effects + 1`
+	againStatement     = `UPDATE operations SET asks = asks + 1 WHERE id = ? RETURNING asks`
+	supersedeStatement = `UPDATE operations SET superseded_at = ?, removed_at = nullif(?, 0), forget_at = ?,
+		change = (SELECT max(change) + 1 FROM operations) WHERE id = ?`
+	removeStatement = `UPDATE operations SET removed_at = nullif(?, 0) WHERE id = ?`
+	refuseStatement = `INSERT INTO refusals VALUES (?, 1) ON CONFLICT DO UPDATE SET refused = refused + 1 RETURNING refused`
+)
 
 // store is the file: one connection that writes, and a few that read.
 type store struct {
@@ -58,7 +74,7 @@ type store struct {
 	// On reads.
 	head, find, since *sql.Stmt
 	// On writes, within a transaction.
-	headForWrite, findForWrite, insert, askedAgain, supersede, remove, advance, refuse, take *sql.Stmt
+	headForWrite, findForWrite, insert, again, supersede, remove, refuse *sql.Stmt
 }
 
 // maxReaders bounds the connections that read, each of which has a cache of its own. A watcher holds one.
@@ -67,12 +83,12 @@ const maxReaders = 8
 // dsn opens the file at path. In WAL mode readers and the writer do not wait for each other, and a killed process loses
 // nothing that was committed, whatever synchronous says: that is about power failures, after which NORMAL may lose the
 // last commits but never the file. A simulation can live with that, and it saves every call an fsync.
-func dsn(path string, more ...string) string {
-	query := url.Values{"_txlock": {"immediate"}, "_pragma": append([]string{
+func dsn(path string) string {
+	query := url.Values{"_txlock": {"immediate"}, "_pragma": {
 		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(NORMAL)", "temp_store(MEMORY)",
 		// A checkpoint costs two fsyncs: fewer, larger ones.
 		"wal_autocheckpoint(4000)",
-	}, more...)}
+	}}
 	return (&url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: query.Encode()}).String()
 }
 
@@ -114,12 +130,12 @@ func (s *store) migrate(ctx context.Context) error {
 		}
 		switch version {
 		case 0:
-			_, err := tx.ExecContext(ctx, schema+fmt.Sprintf("PRAGMA user_version = %d;", schemaVersion))
+			_, err := tx.ExecContext(ctx, schema+fmt.Sprintf("PRAGMA user_version = %d;", layout))
 			return err
-		case schemaVersion:
+		case layout:
 			return nil
 		default:
-			return fmt.Errorf("has layout %d, and this bellhop knows layout %d only: use another file", version, schemaVersion)
+			return fmt.Errorf("it has layout %d, and this bellhop knows layout %d only: use another file", version, layout)
 		}
 	})
 }
@@ -132,23 +148,14 @@ func (s *store) prepare(ctx context.Context) error {
 	}{
 		{&s.head, s.reads, headQuery},
 		{&s.find, s.reads, findQuery},
-		{&s.since, s.reads, `SELECT ` + columns + ` FROM operations o WHERE o.change > ? ORDER BY o.change LIMIT ?`},
+		{&s.since, s.reads, sinceQuery},
 		{&s.headForWrite, s.writes, headQuery},
 		{&s.findForWrite, s.writes, findQuery},
-		{&s.insert, s.writes, `INSERT INTO operations (id, verb, tenant, resource, requested_at, replicas, ports, beside,
-				accepted_at, done_at, failed_at, failure, removed_at, ended_at, asks, effects, change)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, nullif(?, 0), nullif(?, 0), nullif(?, ''), nullif(?, 0), nullif(?, 0), 1, 1, ?)
-			ON CONFLICT (id) DO UPDATE SET asks = asks + 1, effects = effects + 1, change = excluded.change`},
-		{&s.askedAgain, s.writes, `UPDATE operations SET asks = asks + 1 WHERE id = ? RETURNING asks`},
-		{&s.supersede, s.writes, `UPDATE operations SET superseded_at = ?1, ended_at = ?1, removed_at = nullif(?2, 0), change = ?3
-			WHERE id = ?4`},
-		{&s.remove, s.writes, `UPDATE operations SET removed_at = nullif(?, 0) WHERE id = ?`},
-		{&s.advance, s.writes, `UPDATE sequence SET change = change + 2 RETURNING change`},
-		{&s.refuse, s.writes, `INSERT INTO refusals VALUES (?, 1) ON CONFLICT DO UPDATE SET refused = refused + 1 RETURNING refused`},
-		{&s.take, s.writes, `INSERT INTO resources (tenant, resource, requested_at, operation_id, deleted_at)
-			VALUES (?, ?, ?, ?, nullif(?, 0))
-			ON CONFLICT DO UPDATE SET requested_at = excluded.requested_at, operation_id = excluded.operation_id,
-				deleted_at = excluded.deleted_at`},
+		{&s.insert, s.writes, insertStatement},
+		{&s.again, s.writes, againStatement},
+		{&s.supersede, s.writes, supersedeStatement},
+		{&s.remove, s.writes, removeStatement},
+		{&s.refuse, s.writes, refuseStatement},
 	} {
 		prepared, err := statement.db.PrepareContext(ctx, statement.text)
 		if err != nil {
@@ -173,33 +180,50 @@ func (s *store) write(ctx context.Context, do func(ctx context.Context, tx *sql.
 	return tx.Commit()
 }
 
-const headQuery = `SELECT r.requested_at, r.operation_id, coalesce(r.owner, ''), ` + columns + `
-	FROM resources r LEFT JOIN operations o ON o.id = r.operation_id WHERE r.tenant = ? AND r.resource = ?`
-
-// findQuery finds the operations whose ids are in a list in JSON.
-const findQuery = `SELECT ` + columns + ` FROM json_each(?) wanted CROSS JOIN operations o ON o.id = wanted.value`
-
 // head is who touched a resource last: nobody, somebody else, or an operation of ours.
 type head struct {
-	owner       string
-	requestedAt int64
-	operationID string
-	// record is that operation's. It is empty when nobody ever did, and when a deletion was long enough ago to be
-	// forgotten.
-	record record
+	// owner is who it belongs to when it is not bellhop.
+	owner string
+	// record is the operation's. It is empty when nobody ever touched it, or a deletion so long ago that it is forgotten.
+	record
 }
 
-func (h *head) scan(row *sql.Row) error {
-	err := h.record.scan(row, &h.requestedAt, &h.operationID, &h.owner)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil
-	}
-	return err
-}
+func (h *head) scan(row *sql.Row) error { return h.record.scan(row, &h.owner) }
 
 // newerThan says whether an operation touched the resource that is newer than op.
 func (h *head) newerThan(op bellhop.Operation) bool {
-	return h.operationID != "" && generationOf(h.requestedAt, h.operationID).After(op.Generation())
+	return h.id != "" && generationOf(h.requestedAt, h.id).After(op.Generation())
+}
+
+// records reads all rows of a query of records.
+func records(ctx context.Context, query *sql.Stmt, args ...any) (_ []record, err error) {
+	rows, err := query.QueryContext(ctx, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	var all []record
+	for rows.Next() {
+		var r record
+		if err := r.scan(rows); err != nil {
+			return nil, err
+		}
+		all = append(all, r)
+	}
+	return all, rows.Err()
+}
+
+// recordOf reads one operation with findQuery; an unknown one is empty.
+func recordOf(ctx context.Context, find *sql.Stmt, id string) (record, error) {
+	wanted, err := json.Marshal([]string{id})
+	if err != nil {
+		return record{}, err
+	}
+	found, err := records(ctx, find, string(wanted))
+	if err != nil || len(found) == 0 {
+		return record{}, err
+	}
+	return found[0], nil
 }
 
 // scan reads columns, after more that come first.

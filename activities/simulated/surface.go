@@ -3,7 +3,7 @@ package simulated
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -25,9 +25,11 @@ type Resource struct {
 
 // Resources lists what stands for a tenant, or for all when tenant is empty. What is gone is not in it.
 func (p *Provider) Resources(ctx context.Context, tenant string) ([]Resource, error) {
-	rows, err := p.store.reads.QueryContext(ctx, `SELECT r.tenant, r.resource, coalesce(r.owner, ''), `+columns+`
-		FROM resources r LEFT JOIN operations o ON o.id = r.operation_id
-		WHERE r.tenant = ?1 OR ?1 = '' ORDER BY r.tenant, r.resource`, tenant)
+	rows, err := p.store.reads.QueryContext(ctx, `SELECT '', `+columns+` FROM operations o
+			WHERE (o.tenant = ?1 OR ?1 = '') AND o.superseded_at IS NULL AND NOT EXISTS
+				(SELECT * FROM strangers s WHERE s.tenant = o.tenant AND s.resource = o.resource)
+		UNION ALL SELECT s.owner, '', '', s.tenant, s.resource, 0, 0, '', '', 0, 0, 0, 0, 0, '', 0 FROM strangers s
+			WHERE s.tenant = ?1 OR ?1 = '' ORDER BY 4, 5`, tenant)
 	if err != nil {
 		return nil, fmt.Errorf("list resources: %w", err)
 	}
@@ -35,20 +37,18 @@ func (p *Provider) Resources(ctx context.Context, tenant string) ([]Resource, er
 	now := time.Now().UnixNano()
 	var resources []Resource
 	for rows.Next() {
-		var resource Resource
-		var r record
-		if err := r.scan(rows, &resource.Tenant, &resource.Name, &resource.Owner); err != nil {
+		var h head
+		if err := h.record.scan(rows, &h.owner); err != nil {
 			return nil, fmt.Errorf("list resources: %w", err)
 		}
-		standing := r.standing(now)
-		if resource.Owner == "" && len(standing) == 0 {
-			continue
+		resource := Resource{Tenant: h.tenant, Name: h.resource, Owner: h.owner}
+		if h.owner == "" {
+			resource.OperationID, resource.Phase = h.id, h.phase(now)
+			resource.IDs = resourceIDs(h.tenant, h.resource, h.standing(now)).SimulatedIDs
 		}
-		if resource.Owner == "" {
-			resource.OperationID, resource.Phase = r.id, r.phase(now)
-			resource.IDs = resourceIDs(r.tenant, r.resource, standing).SimulatedIDs
+		if h.owner != "" || len(resource.IDs) > 0 {
+			resources = append(resources, resource)
 		}
-		resources = append(resources, resource)
 	}
 	return resources, rows.Err()
 }
@@ -93,58 +93,52 @@ func (p *Provider) Ledger(ctx context.Context, tenant string) ([]Entry, error) {
 
 // Break makes what is ready fail with code, as if somebody had killed it. Watchers report it.
 func (p *Provider) Break(ctx context.Context, tenant, resource string, code bellhop.Code) error {
-	return p.meddle(ctx, "break", tenant, resource, func(ctx context.Context, tx *sql.Tx, head head, now int64) error {
-		if head.record.phase(now) != bellhop.PhaseReady {
-			return fmt.Errorf("is not ready")
+	return p.meddle(ctx, "break", tenant, resource, func(ctx context.Context, tx *sql.Tx, head *head, now int64) error {
+		if head.owner != "" || head.phase(now) != bellhop.PhaseReady {
+			return errors.New("it is not ready")
 		}
-		text, err := json.Marshal((&Failing{Code: code}).failure())
+		text, err := failureText((&Failing{Code: code}).failure())
 		if err != nil {
 			return err
 		}
 		_, err = tx.ExecContext(ctx, `UPDATE operations SET failed_at = ?, failure = ?,
-			change = (SELECT change FROM sequence) WHERE id = ?`, now, string(text), head.record.id)
+			change = (SELECT max(change) + 1 FROM operations) WHERE id = ?`, now, text, head.id)
 		return err
 	})
 }
 
 // Occupy gives a name that is free to somebody else, so that operations on it meet a RESOURCE_CONFLICT.
 func (p *Provider) Occupy(ctx context.Context, tenant, resource, owner string) error {
-	return p.meddle(ctx, "occupy", tenant, resource, func(ctx context.Context, tx *sql.Tx, head head, now int64) error {
-		if head.owner != "" || len(head.record.standing(now)) > 0 {
-			return fmt.Errorf("is taken")
+	return p.meddle(ctx, "occupy", tenant, resource, func(ctx context.Context, tx *sql.Tx, head *head, now int64) error {
+		if head.owner != "" || len(head.standing(now)) > 0 {
+			return errors.New("it is taken")
 		}
-		_, err := tx.ExecContext(ctx, `INSERT INTO resources (tenant, resource, requested_at, operation_id, owner)
-			VALUES (?, ?, 0, '', ?) ON CONFLICT DO UPDATE SET requested_at = 0, operation_id = '', owner = excluded.owner,
-			deleted_at = NULL`, tenant, resource, owner)
+		_, err := tx.ExecContext(ctx, `INSERT INTO strangers VALUES (?, ?, ?)`, tenant, resource, owner)
 		return err
 	})
 }
 
 // Vacate takes back what Occupy gave away.
 func (p *Provider) Vacate(ctx context.Context, tenant, resource string) error {
-	return p.meddle(ctx, "vacate", tenant, resource, func(ctx context.Context, tx *sql.Tx, head head, _ int64) error {
+	return p.meddle(ctx, "vacate", tenant, resource, func(ctx context.Context, tx *sql.Tx, head *head, _ int64) error {
 		if head.owner == "" {
-			return fmt.Errorf("is not occupied")
+			return errors.New("it is not occupied")
 		}
-		_, err := tx.ExecContext(ctx, `DELETE FROM resources WHERE tenant = ? AND resource = ?`, tenant, resource)
+		_, err := tx.ExecContext(ctx, `DELETE FROM strangers WHERE tenant = ? AND resource = ?`, tenant, resource)
 		return err
 	})
 }
 
 // meddle changes a resource behind bellhop's back.
 func (p *Provider) meddle(ctx context.Context, what, tenant, resource string,
-	do func(ctx context.Context, tx *sql.Tx, head head, now int64) error,
+	do func(ctx context.Context, tx *sql.Tx, head *head, now int64) error,
 ) error {
 	err := p.store.write(ctx, func(ctx context.Context, tx *sql.Tx) error {
 		var head head
 		if err := head.scan(tx.StmtContext(ctx, p.store.headForWrite).QueryRowContext(ctx, tenant, resource)); err != nil {
 			return err
 		}
-		var change int64
-		if err := tx.StmtContext(ctx, p.store.advance).QueryRowContext(ctx).Scan(&change); err != nil {
-			return err
-		}
-		return do(ctx, tx, head, time.Now().UnixNano())
+		return do(ctx, tx, &head, time.Now().UnixNano())
 	})
 	if err != nil {
 		return fmt.Errorf("%s %s/%s: %w", what, tenant, resource, err)

@@ -5,7 +5,6 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -26,9 +25,16 @@ func (p *Provider) Watch(ctx context.Context, report func(bellhop.Observation)) 
 		return fmt.Errorf("watch: %w", err)
 	}
 	defer conn.Close() //nolint:errcheck // it only read
+	version, err := conn.PrepareContext(ctx, "PRAGMA data_version")
+	if err != nil {
+		return fmt.Errorf("watch: %w", err)
+	}
+	defer version.Close() //nolint:errcheck // it only read
 	rang, hangUp := p.bell.listen()
 	defer hangUp()
-	w := &watcher{store: p.store, conn: conn, report: report, starting: true}
+	w := &watcher{store: p.store, version: version, report: report, starting: true}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
 		if err := w.look(ctx); err != nil {
 			if ctx.Err() != nil {
@@ -41,11 +47,12 @@ func (p *Provider) Watch(ctx context.Context, report func(bellhop.Observation)) 
 		if due := w.upcoming.due(); due != 0 {
 			wait = max(0, min(wait, time.Duration(due-time.Now().UnixNano())))
 		}
+		timer.Reset(wait)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-rang:
-		case <-time.After(wait):
+		case <-timer.C:
 		}
 	}
 }
@@ -56,26 +63,26 @@ const batch = 256
 // watcher is one Watch: what it has seen, and when it has to look again.
 type watcher struct {
 	store    *store
-	conn     *sql.Conn
+	version  *sql.Stmt
 	report   func(bellhop.Observation)
 	starting bool
-	version  int64
+	commits  int64
 	seen     int64
 	upcoming schedule
 }
 
 // look reports what changed since it last looked, then what time brought.
 func (w *watcher) look(ctx context.Context) error {
-	// data_version changes with each commit by any other connection, and costs no read of the file.
-	var version int64
-	if err := w.conn.QueryRowContext(ctx, "PRAGMA data_version").Scan(&version); err != nil {
+	// data_version changes with each commit by any other connection, and is read without the file.
+	var commits int64
+	if err := w.version.QueryRowContext(context.WithoutCancel(ctx)).Scan(&commits); err != nil {
 		return err
 	}
-	if version != w.version || w.starting {
+	if commits != w.commits || w.starting {
 		if err := w.changes(ctx); err != nil {
 			return err
 		}
-		w.version = version
+		w.commits = commits
 	}
 	return w.fire(ctx)
 }
@@ -83,20 +90,24 @@ func (w *watcher) look(ctx context.Context) error {
 // changes reports what was changed, in order. While starting, it also reports what is pending.
 func (w *watcher) changes(ctx context.Context) error {
 	for {
-		records, err := w.store.records(ctx, w.store.since, w.seen, batch)
+		found, err := records(ctx, w.store.since, w.seen, batch)
 		if err != nil {
 			return err
 		}
 		now := time.Now().UnixNano()
-		for i := range records {
-			r := &records[i]
+		for i := range found {
+			r := &found[i]
 			w.seen = r.change
 			w.upcoming.add(r, now)
-			if w.starting || r.phase(now) != bellhop.PhasePending {
+			phase := r.phase(now)
+			if w.starting && phase == bellhop.PhaseGone && now-r.doneAt > int64(remembersEnded) {
+				continue // it is remembered for its generation only
+			}
+			if w.starting || phase != bellhop.PhasePending {
 				w.report(r.observe(now))
 			}
 		}
-		if len(records) < batch {
+		if len(found) < batch {
 			return nil
 		}
 	}
@@ -117,13 +128,13 @@ func (w *watcher) fire(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		records, err := w.store.records(ctx, w.store.find, string(wanted))
+		found, err := records(ctx, w.store.find, string(wanted))
 		if err != nil {
 			return err
 		}
 		now := time.Now().UnixNano()
-		for i := range records {
-			r := &records[i]
+		for i := range found {
+			r := &found[i]
 			if r.change != change[r.id] {
 				continue // it was changed since, and will be seen, or was, as a change
 			}
@@ -131,45 +142,6 @@ func (w *watcher) fire(ctx context.Context) error {
 			w.report(r.observe(now))
 		}
 	}
-}
-
-// records reads all rows of a query of records.
-func (s *store) records(ctx context.Context, query *sql.Stmt, args ...any) (_ []record, err error) {
-	rows, err := query.QueryContext(ctx, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	var records []record
-	for rows.Next() {
-		var r record
-		if err := r.scan(rows); err != nil {
-			return nil, err
-		}
-		records = append(records, r)
-	}
-	return records, rows.Err()
-}
-
-// record reads one operation; an unknown one is empty.
-func (s *store) record(ctx context.Context, id string) (record, error) {
-	return s.one(ctx, s.find, id)
-}
-
-func (s *store) recordForWrite(ctx context.Context, tx *sql.Tx, id string) (record, error) {
-	return s.one(ctx, tx.StmtContext(ctx, s.findForWrite), id)
-}
-
-func (s *store) one(ctx context.Context, find *sql.Stmt, id string) (record, error) {
-	wanted, err := json.Marshal([]string{id})
-	if err != nil {
-		return record{}, err
-	}
-	records, err := s.records(ctx, find, string(wanted))
-	if err != nil || len(records) == 0 {
-		return record{}, err
-	}
-	return records[0], nil
 }
 
 // schedule is a heap of what is yet to happen, the next first.
