@@ -9,6 +9,7 @@ import (
 
 	commonpb "go.temporal.io/api/common/v1"
 	enumspb "go.temporal.io/api/enums/v1"
+	failurepb "go.temporal.io/api/failure/v1"
 	"go.temporal.io/api/serviceerror"
 	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
@@ -180,17 +181,27 @@ func (c *Client) history(ctx context.Context, id string) ([]byte, map[int]bellho
 				receipts[callback] = receipt
 			}
 		case enumspb.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT:
-			callback, state, ok := delivery(scheduled[event.GetActivityTaskTimedOutEventAttributes().GetScheduledEventId()])
-			if ok {
-				receipts[callback] = bellhop.Receipt{
-					State:      bellhop.ReceiptUndeliverable,
-					CallbackID: bellhop.CallbackID(id, state),
-					LastError:  "its deadline passed",
-				}
-			}
+			attributes := event.GetActivityTaskTimedOutEventAttributes()
+			late(receipts, id, scheduled[attributes.GetScheduledEventId()], attributes.GetFailure())
+		case enumspb.EVENT_TYPE_ACTIVITY_TASK_FAILED:
+			attributes := event.GetActivityTaskFailedEventAttributes()
+			late(receipts, id, scheduled[attributes.GetScheduledEventId()], attributes.GetFailure())
 		}
 	}
 	return input, receipts, nil
+}
+
+// late notes a delivery that did not end well. Attempts are repeated for ever, so its deadline has passed.
+func late(receipts map[int]bellhop.Receipt, id, activityID string, failure *failurepb.Failure) {
+	callback, state, ok := delivery(activityID)
+	if !ok {
+		return
+	}
+	receipts[callback] = bellhop.Receipt{
+		State:      bellhop.ReceiptUndeliverable,
+		CallbackID: bellhop.CallbackID(id, state),
+		LastError:  "its deadline passed: " + failure.GetMessage(),
+	}
 }
 
 // delivery says which callback an activity delivers, and which state.

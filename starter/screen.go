@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -151,8 +152,11 @@ func clean(text string) string {
 		default:
 			return r
 		}
-	}, text)
+	}, control.ReplaceAllString(text, ""))
 }
+
+// control is a terminal's control sequence, such as a colour.
+var control = regexp.MustCompile(`\x1b\[[0-?]*[ -/]*[@-~]`)
 
 // cleanLines is clean for a text of several lines.
 func cleanLines(text string) string {

@@ -126,10 +126,7 @@ func (s screen) status(status bellhop.Status) string {
 			p.line("  %s", s.paint(dim, "provider says"))
 			p.text("    ", failure.ProviderError)
 		}
-		for _, name := range slices.Sorted(maps.Keys(failure.Evidence)) {
-			p.line("  %s", s.paint(dim, "evidence: ")+clean(name))
-			p.text("    ", failure.Evidence[name])
-		}
+		p.evidence(failure.Evidence)
 	}
 	if ids := resourceIDs(status.ResourceIDs); len(ids) > 0 {
 		p.section("resource ids")
@@ -190,6 +187,29 @@ func (p *page) section(title string) { p.line("%s", p.screen.paint(bold, title))
 func (p *page) table(rows [][]cell) {
 	for _, line := range p.screen.table("  ", rows) {
 		p.line("%s", line)
+	}
+}
+
+// evidence writes what fits on a line as a table, and texts such as logs below it.
+func (p *page) evidence(evidence map[string]string) {
+	var rows [][]cell
+	var texts []string
+	for _, name := range slices.Sorted(maps.Keys(evidence)) {
+		if strings.Contains(strings.TrimSpace(evidence[name]), "\n") {
+			texts = append(texts, name)
+		} else {
+			rows = append(rows, []cell{{clean(name), dim}, {clean(strings.TrimSpace(evidence[name])), plain}})
+		}
+	}
+	if len(evidence) > 0 {
+		p.line("  %s", p.screen.paint(dim, "evidence"))
+	}
+	for _, line := range p.screen.table("    ", rows) {
+		p.line("%s", line)
+	}
+	for _, name := range texts {
+		p.line("    %s", p.screen.paint(dim, clean(name)))
+		p.text("      ", evidence[name])
 	}
 }
 
