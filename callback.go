@@ -44,7 +44,7 @@ func checkCallbacks(callbacks []Callback, faults *Faults) []Callback {
 		broken := slices.ContainsFunc(*faults, func(f Fault) bool { return strings.HasPrefix(f.Path, at+".") || f.Path == at })
 		if callback.Target == "" && !faults.at(at+".target") {
 			faults.Add(at+".target", "is required")
-		} else if err := CheckName(callback.Target); err != nil {
+		} else if err := CheckName(callback.Target); err != nil && !faults.at(at+".target") {
 			faults.Add(at+".target", "%s", err)
 		}
 		if callback.States == nil {

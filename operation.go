@@ -153,7 +153,8 @@ func ParseOperation(id string, verb Verb, requestedAt time.Time, data []byte) (O
 	if len(data) > MaxOperationBytes {
 		faults.Add("", "is %d bytes large; at most %d are taken", len(data), MaxOperationBytes)
 	}
-	faults.append(DecodeStrict(data, &op))
+	unread := DecodeStrict(data, &op)
+	faults.append(unread)
 	if op.ID != "" && op.ID != id {
 		faults.Add("operation_id", "must be the id of the workflow, %q, or be left out", id)
 	}
@@ -164,6 +165,9 @@ func ParseOperation(id string, verb Verb, requestedAt time.Time, data []byte) (O
 		faults.Add("requested_at", "is set by bellhop")
 	}
 	op.ID, op.Verb, op.RequestedAt = id, verb, requestedAt.UTC()
+	if more, ok := unread.(Faults); ok && more.at("") { //nolint:errorlint // DecodeStrict returns faults as they are
+		return op, faults.Err() // there is no object, so nothing is missing in it
+	}
 	op.fillDefaults()
 	op.check(&faults)
 	op.Callbacks = checkCallbacks(op.Callbacks, &faults)
@@ -206,6 +210,9 @@ var (
 	portPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
 )
 
+// maxUnsoundName is how much is kept of a name that is none.
+const maxUnsoundName = 128
+
 const nameRule = "must be 1 to 63 letters, digits, '.', '_' or '-', beginning and ending with a letter or digit"
 
 // CheckName says what is wrong with the name of a tenant, a resource, a provider or a target; nil when nothing is.
@@ -233,16 +240,20 @@ func (op *Operation) check(faults *Faults) {
 	default:
 		faults.Add("operation_type", "must be provision, update or delete")
 	}
-	for _, name := range []struct{ path, value string }{
-		{"tenant_id", op.TenantID}, {"resource", op.Resource}, {"provider", op.Provider},
+	for _, name := range []struct {
+		path  string
+		value *string
+	}{
+		{"tenant_id", &op.TenantID}, {"resource", &op.Resource}, {"provider", &op.Provider},
 	} {
 		if faults.at(name.path) {
 			continue
 		}
-		if name.value == "" {
+		if *name.value == "" {
 			faults.Add(name.path, "is required")
-		} else if err := CheckName(name.value); err != nil {
+		} else if err := CheckName(*name.value); err != nil {
 			faults.Add(name.path, "%s", err)
+			*name.value = cutEnd(*name.value, maxUnsoundName) // the outcome that tells of it repeats it
 		}
 	}
 	if t := time.Duration(op.Timeout); t < MinTimeout || t > MaxTimeout {
@@ -263,6 +274,7 @@ func (op *Operation) check(faults *Faults) {
 	}
 	if size > MaxMetadataBytes {
 		faults.Add("metadata", "is %d bytes large; at most %d are taken", size, MaxMetadataBytes)
+		op.Metadata = nil // the outcome that tells of it would be too large for its callers
 	}
 	op.Spec.check(op.Verb, faults)
 }

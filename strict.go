@@ -202,6 +202,10 @@ func (f *Faults) assign(path string, value any, into reflect.Value) {
 	case reflect.Int, reflect.Int64:
 		n, ok := wholeNumber(value)
 		if !ok {
+			if number, ok := value.(json.Number); ok {
+				f.Add(path, "must be a whole number, not %s", number)
+				return
+			}
 			f.Add(path, "must be a whole number, not %s", describe(value))
 			return
 		}
@@ -305,13 +309,13 @@ func wholeNumber(value any) (int64, bool) {
 	return int64(n), true
 }
 
-// describe names the kind of a value and never the value of a string, which may be a secret.
+// describe names the kind of a value and never a text or a number, which may be a secret.
 func describe(value any) string {
 	switch v := value.(type) {
 	case string:
 		return "a string"
 	case json.Number:
-		return "the number " + v.String()
+		return "a number"
 	case bool:
 		return strconv.FormatBool(v)
 	case []any:
