@@ -109,7 +109,9 @@ func (a *Activities) check(op bellhop.Operation) bellhop.Faults {
 		}
 	}
 	if provider, ok := a.Providers[op.Provider]; ok {
-		note(provider.Check(op), "")
+		asked := op
+		asked.Callbacks = nil // tokens are no provider's business
+		note(provider.Check(asked), "")
 	} else {
 		faults.Add("provider", "%q is not configured; configured are %s", op.Provider, names(a.Providers))
 	}

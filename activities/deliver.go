@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -165,7 +166,19 @@ func again(result bridge.Result, past memory) error {
 	return temporal.NewApplicationErrorWithOptions(past.LastError, kind, temporal.ApplicationErrorOptions{
 		NextRetryDelay: delay,
 		Category:       temporal.ApplicationErrorCategoryBenign,
+		Details:        []any{memory{FirstAttemptAt: past.FirstAttemptAt, Attempts: past.Attempts}},
 	})
+}
+
+// GaveUp fills in what is known of the attempts of a delivery whose deadline passed: the last of them left it in its
+// error.
+func GaveUp(receipt *bellhop.Receipt, err error) {
+	var last *temporal.ApplicationError
+	var past memory
+	if errors.As(err, &last) && last.HasDetails() && last.Details(&past) == nil {
+		receipt.Attempts = past.Attempts
+		receipt.FirstAttemptAt = past.FirstAttemptAt
+	}
 }
 
 // Pending fills in what Temporal knows of a delivery that is still being tried: it was started by the workflow, which
