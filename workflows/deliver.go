@@ -93,7 +93,7 @@ func (d *deliveries) deliver(ctx workflow.Context, i int, delivery activities.De
 	if deadline := time.Duration(delivery.Callback.Deadline); deadline > 0 {
 		remaining := deadline - workflow.Now(ctx).Sub(delivery.ReachedAt)
 		if remaining <= 0 {
-			d.giveUp(receipt, "its deadline passed before it could be tried")
+			d.giveUp(ctx, receipt, "its deadline passed before it could be tried")
 			return
 		}
 		options.ScheduleToCloseTimeout = remaining
@@ -102,16 +102,18 @@ func (d *deliveries) deliver(ctx workflow.Context, i int, delivery activities.De
 	err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), acts.Deliver, delivery).Get(ctx, &settled)
 	if err != nil {
 		// Attempts are repeated for ever, so the deadline has passed.
-		d.giveUp(receipt, "its deadline passed: "+lastError(err))
+		activities.GaveUp(receipt, err)
+		d.giveUp(ctx, receipt, "its deadline passed: "+lastError(err))
 		return
 	}
 	*receipt = settled
 	d.o.describe(ctx)
 }
 
-func (d *deliveries) giveUp(receipt *bellhop.Receipt, why string) {
+func (d *deliveries) giveUp(ctx workflow.Context, receipt *bellhop.Receipt, why string) {
 	receipt.State = bellhop.ReceiptUndeliverable
 	receipt.LastError = why
+	d.o.describe(ctx)
 }
 
 // wait waits until no delivery is under way.

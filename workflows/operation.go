@@ -27,6 +27,8 @@ type operation struct {
 	seen   bellhop.Observation
 	seenAt time.Time
 	news   workflow.Channel
+	// looking counts the looks under way.
+	looking int
 	// checked says that a worker found provider, targets and addresses in order.
 	checked bool
 	// concluded says that the last state was reached.
@@ -251,7 +253,18 @@ func (o *operation) askOptions(ctx workflow.Context, within time.Duration) workf
 }
 
 // priority shares the workers fairly between tenants, where the server does so.
-func (o *operation) priority() temporal.Priority { return temporal.Priority{FairnessKey: o.TenantID} }
+func (o *operation) priority() temporal.Priority {
+	return temporal.Priority{FairnessKey: sound(o.TenantID)}
+}
+
+// sound is name if it is one, else empty: what breaks the rules may be too long for Temporal, which then refuses the
+// whole workflow task, again and again, so that nobody is told what is wrong.
+func sound(name string) string {
+	if bellhop.CheckName(name) != nil {
+		return ""
+	}
+	return name
+}
 
 // wait waits until an observation ends the operation: a watcher's signal, or our own look when none came for a while.
 func (o *operation) wait(ctx workflow.Context, until time.Time, backstop activities.Backstop) *ending {
@@ -272,7 +285,7 @@ func (o *operation) wait(ctx workflow.Context, until time.Time, backstop activit
 			selector.AddReceive(signals, func(channel workflow.ReceiveChannel, _ bool) {
 				var seen bellhop.Observation
 				channel.Receive(ctx, &seen)
-				if seen.OperationID == o.ID {
+				if seen.OperationID == o.ID && o.concerns(seen) {
 					o.see(ctx, seen)
 				}
 			})
@@ -298,8 +311,16 @@ func (o *operation) wait(ctx workflow.Context, until time.Time, backstop activit
 	}
 }
 
+// concerns says whether what a watcher saw is about what is waited for. A watcher judges by what was asked for first:
+// of an operation that removes what it provisioned it reports what dies as a failure, and only gone is news.
+func (o *operation) concerns(seen bellhop.Observation) bool {
+	return o.aim == o.Verb || seen.Phase == bellhop.PhaseGone
+}
+
 // look observes the resource once. A provider that cannot be asked now is asked again at the next backstop.
 func (o *operation) look(ctx workflow.Context) *ending {
+	o.looking++
+	defer func() { o.looking-- }()
 	var seen bellhop.Observation
 	err := workflow.ExecuteActivity(o.lookOptions(ctx), acts.Observe, o.observable()).Get(ctx, &seen)
 	if temporal.IsCanceledError(err) {
@@ -371,6 +392,9 @@ func (o *operation) giveUp(ctx workflow.Context, backstop activities.Backstop) e
 	switch {
 	case removed.state == bellhop.Succeeded:
 		failure.Message = "the operation was cancelled and what existed was removed"
+	case removed.failure != nil && removed.failure.Code == bellhop.CodeTimeout:
+		failure.Message = fmt.Sprintf("the operation was cancelled; removing what exists did not end well: it was not gone within %s",
+			removeWithin)
 	case removed.failure != nil:
 		failure.Message = "the operation was cancelled; removing what exists did not end well: " + removed.failure.Message
 		failure.ProviderError = removed.failure.ProviderError

@@ -52,6 +52,9 @@ func (o *operation) mayRefresh(ctx workflow.Context) error {
 	if o.concluded {
 		return temporal.NewApplicationError("the operation has finished; query its status", ErrorFinished)
 	}
+	if o.looking > 0 {
+		return temporal.NewApplicationError("it is being observed; query its status", ErrorFresh)
+	}
 	if age := workflow.Now(ctx).Sub(o.seenAt); age < minRefresh {
 		return temporal.NewApplicationError(fmt.Sprintf("it was observed %s ago; query its status", age), ErrorFresh)
 	}
@@ -60,7 +63,10 @@ func (o *operation) mayRefresh(ctx workflow.Context) error {
 
 func (o *operation) refresh(ctx workflow.Context) (bellhop.Status, error) {
 	if o.status.State == bellhop.Running { // before, there is nothing to observe
-		o.look(ctx)
+		if end := o.look(ctx); end != nil {
+			// The operation ends with what was seen, and the answer says so.
+			_ = workflow.Await(ctx, func() bool { return o.concluded || judge(o.aim, o.seen) == nil })
+		}
 	}
 	return o.snapshot()
 }
@@ -76,9 +82,9 @@ func (o *operation) publish(ctx workflow.Context) {
 			updates = append(updates, key.ValueSet(value))
 		}
 	}
-	set(Tenant, o.TenantID)
-	set(Resource, o.Resource)
-	set(Provider, o.Provider)
+	set(Tenant, sound(o.TenantID))
+	set(Resource, sound(o.Resource))
+	set(Provider, sound(o.Provider))
 	if _, ok := known.GetKeyword(State); !ok || o.status.State == bellhop.Running || o.status.State.Terminal() {
 		set(State, string(o.status.State))
 	}
