@@ -1,0 +1,61 @@
+package workflows_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/mock"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/workflow"
+
+	"bellhop/activities"
+	"bellhop/workflows"
+)
+
+func TestWatchProviderGoesOn(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	// A run lasts a day of a worker's own time, which no clock of a test skips: this is the one activity that is
+	// replaced.
+	var watched []string
+	var acts *activities.Activities
+	s.OnActivity(acts.Watch, mock.Anything, mock.Anything, mock.Anything).Return(
+		func(_ context.Context, provider string, within time.Duration) error {
+			watched = append(watched, provider)
+			if within != 24*time.Hour {
+				t.Errorf("a run lasts %s: its history must stay short", within)
+			}
+			if len(watched) < 3 {
+				return errors.New("the platform can no longer be watched")
+			}
+			return nil
+		})
+	s.ExecuteWorkflow(workflows.WatchProvider, "sim")
+	var again *workflow.ContinueAsNewError
+	if err := s.GetWorkflowError(); !errors.As(err, &again) {
+		t.Fatalf("the watch ended with %v, want it to go on in a new run", err)
+	}
+	if len(watched) != 3 {
+		t.Errorf("the platform was watched %d times, want it again after each error", len(watched))
+	}
+	var provider string
+	if err := converter.GetDefaultDataConverter().FromPayloads(again.Input, &provider); err != nil || provider != "sim" || again.WorkflowType.Name != "WatchProvider" {
+		t.Errorf("the new run is a %s of %q, %v", again.WorkflowType.Name, provider, err)
+	}
+	if id := workflows.WatchID("sim"); id != "bellhop-watch/sim" {
+		t.Errorf("the watch of sim is named %s; of one name there is one", id)
+	}
+}
+
+func TestNamesOnTheWire(t *testing.T) {
+	for verb, name := range map[string]string{"provision": "ProvisionCompute", "update": "UpdateCompute", "delete": "DeleteCompute"} {
+		if got := string(workflows.VerbOf(name)); got != verb || workflows.TypeFor(workflows.VerbOf(name)) != name {
+			t.Errorf("%s carries out %q, want %s", name, got, verb)
+		}
+	}
+	if workflows.VerbOf("WatchProvider") != "" || workflows.TypeFor("scale") != "" {
+		t.Error("a workflow that is no operation has a verb, or a verb that is none a workflow")
+	}
+}
