@@ -167,7 +167,10 @@ func (p *parts) connectTargets(ctx context.Context, own client.Client, namespace
 	for name, entry := range p.temporal {
 		connection, in := own, namespace
 		if entry.Profile != "" {
-			options, err := envconfig.LoadClientOptions(envconfig.LoadClientOptionsRequest{ConfigFileProfile: entry.Profile})
+			options, err := envconfig.LoadClientOptions(envconfig.LoadClientOptionsRequest{
+				ConfigFileProfile: entry.Profile,
+				DisableEnv:        true, // TEMPORAL_ADDRESS and the rest are the worker's own connection
+			})
 			if err != nil {
 				errs = append(errs, usageError{fmt.Errorf("read profile %s of target %s: %w", entry.Profile, name, err)})
 				continue

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -133,7 +134,12 @@ func (p *Process) Done() <-chan struct{} { return p.done }
 type Server struct {
 	*Process
 	Address string `json:"address"`
+
+	args []string
 }
+
+// Args are the arguments that it was started with, to start another like it.
+func (s *Server) Args() []string { return slices.Clone(s.args) }
 
 // readyWithin is how long a peer may take to be ready; a machine under load is slow.
 const readyWithin = 90 * time.Second
@@ -146,7 +152,7 @@ func StartServer(ctx context.Context, args ...string) (*Server, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
-	server := &Server{}
+	server := &Server{args: args}
 	args = append([]string{"--headless", "--port", "0", "--stop-with-parent"}, args...)
 	server.Process, err = Start(ctx, path, args, nil, func(line string) bool {
 		return json.Unmarshal([]byte(line), server) == nil && server.Address != ""
