@@ -41,12 +41,18 @@ func startTelemetry(ctx context.Context, config Config) (*telemetry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start metrics: %w", err)
 	}
-	metrics := sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter))
+	metrics := sdkmetric.NewMeterProvider(sdkmetric.WithReader(exporter), sdkmetric.WithView(sdkmetric.NewView(
+		// OpenTelemetry's own buckets are made for milliseconds; operations take from milliseconds to hours.
+		sdkmetric.Instrument{Unit: "s"},
+		sdkmetric.Stream{Aggregation: sdkmetric.AggregationExplicitBucketHistogram{Boundaries: []float64{
+			.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 6 * 3600,
+		}}},
+	)))
 	t := &telemetry{
 		handler: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
 		meter:   metrics.Meter("bellhop"),
 	}
-	t.metrics = temporaltelemetry.NewMetricsHandler(temporaltelemetry.MetricsHandlerOptions{Meter: t.meter})
+	t.metrics = metricsHandler{temporaltelemetry.NewMetricsHandler(temporaltelemetry.MetricsHandlerOptions{Meter: t.meter})}
 	stops := []func(context.Context) error{metrics.Shutdown}
 	if config.Tracing != nil {
 		traces, err := startTracing(ctx, *config.Tracing)
@@ -70,6 +76,38 @@ func startTelemetry(ctx context.Context, config Config) (*telemetry, error) {
 	}
 	return t, nil
 }
+
+// metricsHandler counts with counters. The handler that it wraps counts with what may go down as well, which Prometheus
+// then takes for a gauge.
+type metricsHandler struct {
+	temporaltelemetry.MetricsHandler
+}
+
+// WithTags is part of [client.MetricsHandler].
+func (m metricsHandler) WithTags(tags map[string]string) client.MetricsHandler {
+	tagged, ok := m.MetricsHandler.WithTags(tags).(temporaltelemetry.MetricsHandler)
+	if !ok {
+		return m
+	}
+	return metricsHandler{tagged}
+}
+
+// Counter is part of [client.MetricsHandler].
+func (m metricsHandler) Counter(name string) client.MetricsCounter {
+	counter, err := m.GetMeter().Int64Counter(name)
+	if err != nil { // the name is no metric's
+		return m.MetricsHandler.Counter(name)
+	}
+	return count{counter, metric.WithAttributeSet(m.GetAttributes())}
+}
+
+type count struct {
+	counter    metric.Int64Counter
+	attributes metric.MeasurementOption
+}
+
+// Inc is part of [client.MetricsCounter].
+func (c count) Inc(n int64) { c.counter.Add(context.Background(), n, c.attributes) }
 
 func startTracing(ctx context.Context, config TracingConfig) (*sdktrace.TracerProvider, error) {
 	exporter, err := otlptracegrpc.New(ctx, otlptracegrpc.WithEndpointURL(config.Endpoint))
