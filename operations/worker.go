@@ -10,6 +10,7 @@ import (
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/operatorservice/v1"
 	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 
 	"bellhop"
@@ -65,6 +66,11 @@ func (c *Client) missingSearchAttributes(ctx context.Context) ([]string, error) 
 	have, err := c.temporal.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{
 		Namespace: c.namespace,
 	})
+	var denied *serviceerror.PermissionDenied
+	var unimplemented *serviceerror.Unimplemented
+	if errors.As(err, &denied) || errors.As(err, &unimplemented) {
+		return c.unsearchable(ctx)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list search attributes of namespace %s: %w", c.namespace, err)
 	}
@@ -76,6 +82,25 @@ func (c *Client) missingSearchAttributes(ctx context.Context) ([]string, error) 
 			missing = append(missing, name)
 		case kind != enumspb.INDEXED_VALUE_TYPE_KEYWORD:
 			return nil, fmt.Errorf("namespace %s has the search attribute %s as %s; bellhop needs it as Keyword", c.namespace, name, kind)
+		}
+	}
+	return missing, nil
+}
+
+// unsearchable finds the search attributes that are missing where the operator's API is out of reach, as it is in
+// Temporal Cloud: a search by an unknown one is refused.
+func (c *Client) unsearchable(ctx context.Context) ([]string, error) {
+	var missing []string
+	for _, name := range SearchAttributes() {
+		_, err := c.temporal.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{
+			Namespace: c.namespace,
+			Query:     name + " = 'bellhop'",
+		})
+		var invalid *serviceerror.InvalidArgument
+		if errors.As(err, &invalid) {
+			missing = append(missing, name)
+		} else if err != nil {
+			return nil, fmt.Errorf("search namespace %s by %s: %w", c.namespace, name, err)
 		}
 	}
 	return missing, nil

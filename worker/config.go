@@ -27,6 +27,8 @@ import (
 type Config struct {
 	// TaskQueue is the Temporal task queue to work on. Default "bellhop".
 	TaskQueue string `json:"task_queue"`
+	// ConnectTimeout is how long a worker that starts waits for Temporal. Default "1m".
+	ConnectTimeout bellhop.Duration `json:"connect_timeout"`
 	// Listen is the address of /healthz, /readyz and /metrics; empty is none. Beyond loopback /metrics asks for the
 	// token in metrics_token_file, and is off without one. Default "127.0.0.1:9464".
 	Listen string `json:"listen"`
@@ -101,8 +103,9 @@ const defaultListen = "127.0.0.1:9464"
 // loadConfig reads the file, or the defaults when there is none. It reports everything that is wrong.
 func loadConfig(file string) (Config, error) {
 	config := Config{
-		TaskQueue: workflows.TaskQueue,
-		Listen:    defaultListen,
+		TaskQueue:      workflows.TaskQueue,
+		ConnectTimeout: bellhop.Duration(time.Minute),
+		Listen:         defaultListen,
 		Backstop: BackstopConfig{
 			First: bellhop.Duration(activities.DefaultBackstopFirst),
 			Max:   bellhop.Duration(activities.DefaultBackstopMax),
@@ -154,6 +157,9 @@ func inFile(file string, err error) error {
 func (c *Config) check(faults *bellhop.Faults) {
 	if c.TaskQueue == "" {
 		faults.Add("task_queue", "must not be empty")
+	}
+	if c.ConnectTimeout < bellhop.Duration(time.Second) {
+		faults.Add("connect_timeout", "must be at least 1s")
 	}
 	if c.Listen != "" {
 		if _, _, err := net.SplitHostPort(c.Listen); err != nil {

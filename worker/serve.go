@@ -40,7 +40,7 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 	if telemetry.tracer != nil {
 		options.Interceptors = append(options.Interceptors, telemetry.tracer)
 	}
-	connection, err := dial(ctx, options, logger)
+	connection, err := dial(ctx, options, time.Duration(config.ConnectTimeout), logger)
 	if err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 	if err := ops.EnsureSearchAttributes(ctx); err != nil {
 		return err
 	}
-	closeTargets, err := made.connectTargets(ctx, connection, namespace, logger)
+	closeTargets, err := made.connectTargets(connection, namespace, logger)
 	if err != nil {
 		return err
 	}
@@ -92,11 +92,8 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 	}
 }
 
-// connectWithin is how long a worker that starts waits for Temporal.
-const connectWithin = time.Minute
-
-func dial(ctx context.Context, options client.Options, logger *slog.Logger) (client.Client, error) {
-	ctx, cancel := context.WithTimeout(ctx, connectWithin)
+func dial(ctx context.Context, options client.Options, within time.Duration, logger *slog.Logger) (client.Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	address := options.HostPort
 	if address == "" {
@@ -156,7 +153,7 @@ func newWorker(connection client.Client, config Config, made *parts, ops *operat
 }
 
 // connectTargets makes the targets that need a connection to Temporal.
-func (p *parts) connectTargets(ctx context.Context, own client.Client, namespace string, logger *slog.Logger) (func(), error) {
+func (p *parts) connectTargets(own client.Client, namespace string, logger *slog.Logger) (func(), error) {
 	var opened []client.Client
 	closeAll := func() {
 		for _, connection := range opened {
@@ -189,7 +186,6 @@ func (p *parts) connectTargets(ctx context.Context, own client.Client, namespace
 		}
 		p.targets[name] = temporal.NewTarget(connection.WorkflowService(), in)
 	}
-	_ = ctx
 	if err := errors.Join(errs...); err != nil {
 		closeAll()
 		return nil, err

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "worker.yaml")
+	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+	return file
+}
+
+// check runs the worker as an operator checks a configuration.
+func check(t *testing.T, text string) (stderr string, code int) {
+	t.Helper()
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	var out, errs bytes.Buffer
+	code = run(t.Context(), []string{"--config", write(t, text), "--check"}, &out, &errs)
+	return errs.String(), code
+}
+
+func TestEveryFaultOfAConfigurationIsNamedAtOnce(t *testing.T) {
+	for _, tc := range []struct {
+		reason, text string
+		want         []string
+	}{
+		{"faults of all kinds, of which none may hide another", `
+task_queue: ""
+listen: nonsense
+drain: soon
+limits: {activities: 1, cache: 5}
+backstop: {first: 1ms}
+deployment: {behavior: sometimes}
+tracing: {sample: 2}
+log: {level: loud, format: xml}
+colour: red
+`, []string{
+			"task_queue: must not be empty", "listen: must be host:port", "drain: must be a duration", "limits.activities: must be at least 2",
+			"limits.cache: is not a known field", "backstop.first: must be at least 1s", "deployment.name: is required",
+			"deployment.build_id: is required", `deployment.behavior: must be "auto-upgrade" or "pinned"`, "tracing.endpoint: is required",
+			"tracing.sample: must be 0 to 1", "log.level:", `log.format: must be "text" or "json"`, "colour: is not a known field",
+		}},
+		{"faults of providers and targets, under their names", `
+providers:
+  cloud: {type: ecs}
+  sim: {type: simulated, path: /nowhere/at/all/sim.db, speed: 3}
+  "bad name": {type: docker}
+targets:
+  hook: {type: webhook}
+  t: {type: temporal, names: x}
+`, []string{
+			`providers.cloud.type: must be "simulated" or "docker"`, "providers.sim.speed: is not a known field", "providers.bad name: the name must be",
+			`targets.hook.type: must be "temporal"`, "targets.t.names: is not a known field",
+		}},
+		{"a key given twice, of which YAML would take the last", "drain: 1s\ndrain: 2s\n", []string{"drain"}},
+		{"no YAML at all", "providers: [", []string{"worker.yaml"}},
+	} {
+		t.Run(tc.reason, func(t *testing.T) {
+			stderr, code := check(t, tc.text)
+			require.Equal(t, exitUsage, code, stderr)
+			for _, want := range tc.want {
+				require.Contains(t, stderr, want)
+			}
+		})
+	}
+}
+
+func TestWithoutAFileThereIsASimulatedProviderAndATemporalTarget(t *testing.T) {
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	config, err := loadConfig("")
+	require.NoError(t, err)
+	made, err := config.build()
+	require.NoError(t, err)
+	defer made.close()
+	require.Contains(t, made.providers, "simulated")
+	require.Contains(t, made.temporal, "temporal")
+	require.Equal(t, "bellhop", config.TaskQueue)
+	require.Equal(t, "127.0.0.1:9464", config.Listen, "nothing listens beyond loopback unless configured")
+}
+
+func TestAnEmptyFileIsTheDefaults(t *testing.T) {
+	for _, text := range []string{"", "# nothing\n", "{}"} {
+		stderr, code := check(t, text)
+		require.Zero(t, code, stderr)
+	}
+}
+
+func TestTheDocumentedExampleIsInOrder(t *testing.T) {
+	page, err := os.ReadFile("../docs/configuration.md")
+	require.NoError(t, err)
+	_, example, ok := strings.Cut(string(page), "\n    providers:")
+	require.True(t, ok)
+	example, _, _ = strings.Cut("providers:"+example, "\n\n")
+	text := strings.ReplaceAll(example, "\n    ", "\n")
+	stderr, code := check(t, text)
+	require.Zero(t, code, "%s\n%s", text, stderr)
+}
+
+func TestTemporalOutOfReachIsSaidWithWhatToDo(t *testing.T) {
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	t.Setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
+	var out, errs bytes.Buffer
+	code := run(t.Context(), []string{"--config", write(t, "listen: ''\nconnect_timeout: 2s\n")}, &out, &errs)
+	require.Equal(t, exitUnreachable, code)
+	require.Contains(t, errs.String(), "127.0.0.1:1")
+	require.Contains(t, errs.String(), "TEMPORAL_ADDRESS")
+}
