@@ -166,12 +166,7 @@ func callsEnd(c *corner) {
 	for name, call := range map[string]providerCall{
 		"provision": c.worker.Provision, "update": c.worker.Update, "delete": c.worker.Delete, "observe": c.worker.Observe,
 	} {
-		began := time.Now()
-		_, err := call(over, op)
-		if took := time.Since(began); took > c.suite.Prompt {
-			c.Errorf("%s took %s although its context was over", name, took)
-		}
-		if err == nil {
+		if _, err := c.promptly(over, op, name, call); err == nil {
 			c.Errorf("%s answered although its context was over; nobody listens any more, and an answer that nobody "+
 				"got must not have been needed", name)
 		}
@@ -187,12 +182,7 @@ func longAskEnds(c *corner) {
 	ctx, cancel := context.WithTimeout(c.ctx, 50*time.Millisecond)
 	defer cancel()
 	for range 2 {
-		began := time.Now()
-		_, err := c.worker.Provision(ctx, op)
-		if took := time.Since(began); took > c.suite.Prompt {
-			c.Errorf("the ask took %s although its context was over after 50ms", took)
-		}
-		if err == nil {
+		if _, err := c.promptly(ctx, op, "provision", c.worker.Provision); err == nil {
 			c.Error("the ask has an answer although its context was over before")
 		}
 	}

@@ -133,11 +133,7 @@ func (c *corner) call(op bellhop.Operation, name string, call providerCall) bell
 	var seen bellhop.Observation
 	c.until(fmt.Sprintf("%s %s is answered", name, op.ID), func() bool {
 		c.Helper()
-		began := time.Now()
-		observation, err := call(c.ctx, op)
-		if took := time.Since(began); took > c.suite.Prompt {
-			c.Errorf("%s %s took %s; it must return promptly, at most after %s", name, op.ID, took, c.suite.Prompt)
-		}
+		observation, err := c.promptly(c.ctx, op, name, call)
 		var failure *bellhop.Failure
 		switch {
 		case err == nil:
@@ -156,6 +152,28 @@ func (c *corner) call(op bellhop.Operation, name string, call providerCall) bell
 		}
 	})
 	return seen
+}
+
+// promptly makes one call, which must come back soon. One that never does ends the article rather than hold it up.
+func (c *corner) promptly(ctx context.Context, op bellhop.Operation, name string, call providerCall) (bellhop.Observation, error) {
+	c.Helper()
+	var seen bellhop.Observation
+	var err error
+	back := make(chan struct{})
+	began := time.Now()
+	go func() {
+		defer close(back)
+		seen, err = call(ctx, op)
+	}()
+	select {
+	case <-back:
+	case <-time.After(c.suite.Patience):
+		c.Fatalf("%s %s has not returned after %s", name, op.ID, c.suite.Patience)
+	}
+	if took := time.Since(began); took > c.suite.Prompt {
+		c.Errorf("%s %s took %s; it must return promptly, at most after %s", name, op.ID, took, c.suite.Prompt)
+	}
+	return seen, err
 }
 
 // sound checks what every observation must keep, whoever made it.

@@ -26,8 +26,7 @@ type Resource struct {
 // Resources lists what stands for a tenant, or for all when tenant is empty. What is gone is not in it.
 func (p *Provider) Resources(ctx context.Context, tenant string) ([]Resource, error) {
 	rows, err := p.store.reads.QueryContext(ctx, `SELECT '', `+columns+` FROM operations o
-			WHERE (o.tenant = ?1 OR ?1 = '') AND o.superseded_at IS NULL AND NOT EXISTS
-				(SELECT * FROM strangers s WHERE s.tenant = o.tenant AND s.resource = o.resource)
+			WHERE (o.tenant = ?1 OR ?1 = '') AND o.superseded_at IS NULL
 		UNION ALL SELECT s.owner, '', '', s.tenant, s.resource, 0, 0, '', '', 0, 0, 0, 0, 0, '', 0 FROM strangers s
 			WHERE s.tenant = ?1 OR ?1 = '' ORDER BY 4, 5`, tenant)
 	if err != nil {
