@@ -197,11 +197,18 @@ func late(receipts map[int]bellhop.Receipt, id, activityID string, failure *fail
 	if !ok {
 		return
 	}
-	receipts[callback] = bellhop.Receipt{
+	receipt := bellhop.Receipt{
 		State:      bellhop.ReceiptUndeliverable,
 		CallbackID: bellhop.CallbackID(id, state),
-		LastError:  "its deadline passed: " + failure.GetMessage(),
+		LastError:  "its deadline passed",
 	}
+	err := temporal.GetDefaultFailureConverter().FailureToError(failure)
+	activities.GaveUp(&receipt, err)
+	var last *temporal.ApplicationError
+	if errors.As(err, &last) {
+		receipt.LastError = fmt.Sprintf("its deadline passed: %s: %s", last.Type(), last.Message())
+	}
+	receipts[callback] = receipt
 }
 
 // delivery says which callback an activity delivers, and which state.

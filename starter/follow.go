@@ -19,6 +19,8 @@ type pace struct {
 	refresh, maxRefresh time.Duration
 	// outage is for how long Temporal may be away before following it is given up.
 	outage time.Duration
+	// call bounds one look.
+	call time.Duration
 }
 
 func defaultPace() pace {
@@ -26,6 +28,7 @@ func defaultPace() pace {
 		first: 100 * time.Millisecond, every: time.Second,
 		refresh: 10 * time.Second, maxRefresh: 30 * time.Second,
 		outage: time.Minute,
+		call:   callTimeout,
 	}
 }
 
@@ -83,7 +86,7 @@ func (a *app) lookOn(ctx context.Context, client *operations.Client, id string, 
 			observed = time.Now()
 			refresh = min(refresh*3/2, a.pace.maxRefresh)
 		}
-		asking, cancel := within(ctx)
+		asking, cancel := context.WithTimeout(ctx, a.pace.call)
 		report, err := look(asking, id)
 		cancel()
 		switch {

@@ -261,17 +261,23 @@ func (g *guest) interruptAt(text string, args ...string) result {
 
 // watched is a buffer that says when it has a text.
 type watched struct {
-	mu sync.Mutex
-	bytes.Buffer
+	mu   sync.Mutex
+	all  strings.Builder // a field: embedded, its other methods would let text in unseen
 	text string
 	seen func()
+}
+
+func (w *watched) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.all.String()
 }
 
 func (w *watched) Write(data []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	n, err := w.Buffer.Write(data)
-	if strings.Contains(w.Buffer.String(), w.text) {
+	n, err := w.all.Write(data)
+	if strings.Contains(w.all.String(), w.text) {
 		w.seen()
 	}
 	return n, err

@@ -282,21 +282,18 @@ func (in input) bad(faults bellhop.Faults, err error) error {
 }
 
 var (
-	notText = regexp.MustCompile(`^must be a string, not (true|false|the number \S+)$`)
-	aNumber = regexp.MustCompile(`the number [^\s;]+`)
+	notText = regexp.MustCompile(`^must be a string, not (true|false|a number)$`)
 	anEntry = regexp.MustCompile(`"([^"=]*)=[^"]*"`)
 )
 
-// put says what is wrong as somebody sees it who wrote YAML, where yes, no, on, off, y and n are no strings. Of an
-// environment variable it withholds the value: a password of digits that was not quoted is a number, and "NAME=value"
-// where a name should be is half a secret.
+// put says what is wrong as somebody sees it who wrote YAML, where yes, no, on, off, y and n are no strings. "NAME=value"
+// where an environment variable's name should be is half a secret, and is cut.
 func put(fault bellhop.Fault) string {
 	problem := fault.Problem
 	if notText.MatchString(problem) {
 		problem += "; put it in quotes"
 	}
-	if fault.Path == "spec.env" || strings.HasPrefix(fault.Path, "spec.env.") {
-		problem = aNumber.ReplaceAllString(problem, "a number")
+	if fault.Path == "spec.env" {
 		problem = anEntry.ReplaceAllString(problem, `"$1=…"`)
 	}
 	return problem
