@@ -282,10 +282,10 @@ func (in *Inbox) Drain() []bellhop.Outcome {
 	in.collect()
 	var left []bellhop.Outcome
 	for _, l := range in.letters {
-		if !l.answered {
-			l.answered = true
+		if in.unasked(l) {
 			left = append(left, l.outcome)
 		}
+		l.answered = true
 	}
 	return left
 }
@@ -296,16 +296,25 @@ func (in *Inbox) Snapshot() Snapshot {
 	in.collect()
 	var s Snapshot
 	for _, l := range in.letters {
-		if l.answered {
-			s.Answered = append(s.Answered, l.outcome.CallbackID)
-		} else {
+		if in.unasked(l) {
 			s.Kept = append(s.Kept, l.outcome)
+		} else {
+			s.Answered = append(s.Answered, l.outcome.CallbackID)
 		}
 	}
 	if old := len(s.Answered) - MaxAnswered; old > 0 {
 		s.Answered = s.Answered[old:]
 	}
 	return s
+}
+
+// unasked says that nobody has asked for a letter yet. Whoever was told of an end need not hear that it was running.
+func (in *Inbox) unasked(l *letter) bool {
+	if l.answered {
+		return false
+	}
+	end := in.latest(l.outcome.OperationID, bellhop.State.Terminal)
+	return l.outcome.State != bellhop.Running || end == nil || !end.answered
 }
 
 // collect takes in the signals that have arrived.

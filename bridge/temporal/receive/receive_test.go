@@ -670,9 +670,14 @@ func TestDrain(t *testing.T) {
 	b.ring(time.Second, "compute-provisioned", outcome("op-2", bellhop.Succeeded))
 	b.ring(2*time.Second, "compute-failed", outcome("op-1", bellhop.Failed))
 	b.ring(3*time.Second, "compute-failed", outcome("op-1", bellhop.Failed))
+	b.ring(4*time.Second, "compute-provisioned", outcome("op-3", bellhop.Succeeded))
+	b.ring(5*time.Second, "compute-running", outcome("op-3", bellhop.Running))
 	b.must(func(ctx workflow.Context) error {
 		inbox := receive.New(ctx, receive.Options{})
 		if err := workflow.Sleep(ctx, time.Minute); err != nil {
+			return err
+		}
+		if _, err := inbox.Await(ctx, "op-3", time.Minute); err != nil {
 			return err
 		}
 		left := inbox.Drain()
