@@ -375,13 +375,7 @@ const redacted = "[redacted]"
 
 // Redacted returns a copy without secrets: environment values are blotted out and tokens replaced by a short hash.
 func (op Operation) Redacted() Operation {
-	if op.Spec.Env != nil {
-		env := make(map[string]string, len(op.Spec.Env))
-		for key := range op.Spec.Env {
-			env[key] = redacted
-		}
-		op.Spec.Env = env
-	}
+	op.Spec = op.Spec.Redacted()
 	callbacks := make([]Callback, len(op.Callbacks))
 	for i, callback := range op.Callbacks {
 		callbacks[i] = callback.Redacted()
@@ -398,6 +392,27 @@ func (op Operation) GoString() string { return op.String() }
 
 // LogValue is what slog writes: the operation without its secrets.
 func (op Operation) LogValue() slog.Value { return slog.StringValue(op.String()) }
+
+// Redacted returns a copy in which environment values are blotted out.
+func (s Spec) Redacted() Spec {
+	if s.Env != nil {
+		env := make(map[string]string, len(s.Env))
+		for key := range s.Env {
+			env[key] = redacted
+		}
+		s.Env = env
+	}
+	return s
+}
+
+// String is the spec as JSON without its secrets.
+func (s Spec) String() string { return redactedJSON(s.Redacted()) }
+
+// GoString is String, so that %#v shows no secret either.
+func (s Spec) GoString() string { return s.String() }
+
+// LogValue is what slog writes: the spec without its secrets.
+func (s Spec) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
 func redactedJSON(v any) string {
 	text, err := json.Marshal(v)
