@@ -23,6 +23,14 @@ check() {
 
 within() { (cd "$1" && shift && "$@"); }
 
+# tidy says what the diff of go.mod is; go.sum's is long and tells nobody anything.
+tidy() {
+	said=$(go mod tidy -diff 2>&1) && return
+	echo "$said" | sed -n '/^go: downloading/d; /^diff current.go.sum/q; p'
+	echo "run go mod tidy in $(pwd)"
+	return 1
+}
+
 formatted() {
 	found=$(git ls-files -co --exclude-standard '*.go' | while read -r file; do [ ! -f "$file" ] || echo "$file"; done |
 		xargs gofmt -l -s)
@@ -34,7 +42,7 @@ formatted() {
 has_go() { [ -n "$(cd "$1" && go list ./... 2>/dev/null | head -n 1)" ]; }
 
 for dir in $2; do
-	check "tidy ${dir%/}" within "$dir" go mod tidy -diff
+	check "tidy ${dir%/}" within "$dir" tidy
 done
 check gofmt formatted
 for dir in $1; do
@@ -42,7 +50,7 @@ for dir in $1; do
 	check "golangci-lint $dir" within "$dir" "$bin/golangci-lint" run --config "$root/.golangci.yml" ./...
 done
 if has_go workflows; then
-	check "workflowcheck ./workflows/..." "$bin/workflowcheck" ./workflows/...
+	check "workflowcheck ./workflows/..." "$bin/workflowcheck" -config tests/tools/workflowcheck.yaml ./workflows/...
 fi
 [ ! -f docker-compose.yml ] || check docker-compose.yml sh tests/tools/compose.sh "$bin/docker-compose"
 if command -v shellcheck >/dev/null; then
