@@ -12,17 +12,29 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 )
 
-// Root is the folder of the checkout.
+// Root is the folder of the checkout. It is looked for from the working directory upwards, where go test and go run
+// begin: with -trimpath, which the Makefile sets, a program does not know where its source was.
 func Root() string {
-	_, file, _, _ := runtime.Caller(0)
-	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
+	start, err := os.Getwd()
+	if err != nil {
+		return "."
+	}
+	for dir := start; ; dir = filepath.Dir(dir) {
+		text, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+		if err == nil && strings.HasPrefix(string(text), "module bellhop\n") {
+			return dir
+		}
+		if dir == filepath.Dir(dir) {
+			return start
+		}
+	}
 }
 
 // Binary is the path of one of the binaries that make build makes.
