@@ -2,7 +2,7 @@ package docker
 
 import (
 	"net/netip"
-	"path"
+	"strings"
 	"time"
 
 	"github.com/distribution/reference"
@@ -187,7 +187,7 @@ func (c *OperationConfig) check(op bellhop.Operation, faults *bellhop.Faults) {
 		// The engine takes 0 for "without end".
 		faults.Add(at+"restart_policy.max_retries", `must be at least 1 with "on-failure"; use "no"`)
 	}
-	if match, _ := path.Match("container:*", c.Network); match || c.Network == "host" {
+	if strings.HasPrefix(c.Network, "container:") || c.Network == "host" {
 		faults.Add(at+"network", "must not be %q: it would give the tenant a network that is not its own", c.Network)
 	}
 	if c.Network == "none" && len(op.Spec.Ports) > 0 {

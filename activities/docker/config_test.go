@@ -31,7 +31,7 @@ func TestConfigDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.Close()
+	closeAtEnd(t, p)
 	want := Config{
 		PublishAddress: "127.0.0.1", AdvertiseAddress: "127.0.0.1", StopTimeout: 10e9, SteadyAfter: 1e9, Resync: 60e9,
 		PidsLimit: 4096,
@@ -46,7 +46,7 @@ func TestCheck(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.Close()
+	closeAtEnd(t, p)
 	for _, row := range []struct {
 		reason string
 		verb   bellhop.Verb

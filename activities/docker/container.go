@@ -253,7 +253,7 @@ func (p *Provider) start(ctx context.Context, id string) error {
 		return nil
 	}
 	failure := classify(err, "start container "+strings.TrimPrefix(inspected.Container.Name, "/"))
-	if _, ends := ended(failure); !ends && !errdefs.IsInternal(err) {
+	if ended(failure) == nil && !errdefs.IsInternal(err) {
 		return failure
 	}
 	// The engine keeps the reason in the container's state, with the exit code. Observing finds it there.

@@ -6,8 +6,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,7 +33,7 @@ var engine = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer docker.Close()
+	defer docker.Close() //nolint:errcheck // it has no state
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	if _, err := docker.Ping(ctx, client.PingOptions{}); err != nil {
@@ -45,7 +48,7 @@ func importTenant(ctx context.Context, docker *client.Client) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(dir)
+	defer os.RemoveAll(dir) //nolint:errcheck // it is in the temporary directory
 	binary := filepath.Join(dir, "tenant")
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, "./testdata/tenant")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOFLAGS=")
@@ -77,7 +80,7 @@ func importTenant(ctx context.Context, docker *client.Client) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("import %s: %w", image, err)
 	}
-	defer imported.Close()
+	defer imported.Close() //nolint:errcheck // all that matters was read
 	_, err = bytes.NewBuffer(nil).ReadFrom(imported)
 	return image, err
 }
@@ -107,7 +110,37 @@ func setup(t *testing.T, config Config, options ...client.Opt) *bench {
 	b := &bench{T: t, image: image, tenant: fmt.Sprintf("test%08x", rand.Uint32()), clock: time.Now().UTC()}
 	b.Provider = b.provider(config, options...)
 	t.Cleanup(func() { sweep(t, b.tenant) })
+	tenants.Store(b.tenant, true)
 	return b
+}
+
+// tenants are all that the tests had.
+var tenants sync.Map
+
+// TestMain sweeps once more: the engine goes on creating a container when the caller has given up, and a test that
+// fails just then does not see it.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	docker, err := client.New(client.FromEnv)
+	if err != nil {
+		os.Exit(code)
+	}
+	ctx := context.Background()
+	listed, err := docker.ContainerList(ctx, client.ContainerListOptions{
+		All: true, Filters: make(client.Filters).Add("label", labelTenant),
+	})
+	if err != nil {
+		os.Exit(code)
+	}
+	for _, item := range listed.Items {
+		if _, ours := tenants.Load(item.Labels[labelTenant]); !ours {
+			continue
+		}
+		if _, err := docker.ContainerRemove(ctx, item.ID, client.ContainerRemoveOptions{Force: true}); err != nil {
+			fmt.Fprintf(os.Stderr, "sweep %s: %s\n", item.Names, err)
+		}
+	}
+	os.Exit(code)
 }
 
 // provider is one more worker's.
@@ -117,8 +150,27 @@ func (b *bench) provider(config Config, options ...client.Opt) *Provider {
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { p.Close() })
+	closeAtEnd(b, p)
 	return p
+}
+
+func closeAtEnd(tb testing.TB, c io.Closer) {
+	tb.Helper()
+	tb.Cleanup(func() {
+		if err := c.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			tb.Errorf("close: %s", err)
+		}
+	})
+}
+
+// configOf is the provider_config of an operation that is sound.
+func configOf(tb testing.TB, op bellhop.Operation) OperationConfig {
+	tb.Helper()
+	config, faults := check(op)
+	if len(faults) > 0 {
+		tb.Fatal(faults)
+	}
+	return config
 }
 
 // raw is a client that is none of a provider's.
@@ -128,14 +180,15 @@ func raw(t *testing.T) *client.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { docker.Close() })
+	closeAtEnd(t, docker)
 	return docker
 }
 
 // sweep removes what a test left.
 func sweep(t *testing.T, tenant string) {
+	t.Helper()
 	docker := raw(t)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
 	defer cancel()
 	for _, item := range listRaw(ctx, t, docker, tenant) {
 		_, err := docker.ContainerRemove(ctx, item.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
@@ -228,12 +281,12 @@ func (b *bench) want(op bellhop.Operation, phase bellhop.Phase) bellhop.Observat
 }
 
 // eventually waits for a condition, a minute at the most.
-func eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
+func eventually(tb testing.TB, what string, holds func() bool) {
+	tb.Helper()
 	deadline := time.Now().Add(time.Minute)
 	for !holds() {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain until: %s", what)
+			tb.Fatalf("waited in vain until: %s", what)
 		}
 		<-time.After(20 * time.Millisecond)
 	}

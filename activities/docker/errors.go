@@ -22,8 +22,7 @@ func classify(err error, doing string) error {
 	if err == nil {
 		return nil
 	}
-	var failure *bellhop.Failure
-	if errors.As(err, &failure) { // classified nearer to the wire
+	if failure, ok := errors.AsType[*bellhop.Failure](err); ok { // classified nearer to the wire
 		return failure
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
@@ -100,15 +99,12 @@ func unreachable(err error) bool {
 		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// ended says whether err ends the operation. What does not is tried again: the engine could not be asked.
-func ended(err error) (*bellhop.Failure, bool) {
-	var failure *bellhop.Failure
-	if !errors.As(err, &failure) {
-		return nil, false
+// ended is the failure that ends the operation. It is nil when err is none, and when the engine could not be asked,
+// which is tried again.
+func ended(err error) *bellhop.Failure {
+	failure, ok := errors.AsType[*bellhop.Failure](err)
+	if !ok || failure.Code == bellhop.CodeProviderUnavailable || failure.Code == bellhop.CodeProviderThrottled {
+		return nil
 	}
-	switch failure.Code {
-	case bellhop.CodeProviderUnavailable, bellhop.CodeProviderThrottled:
-		return nil, false
-	}
-	return failure, true
+	return failure
 }

@@ -68,8 +68,8 @@ func TestEngineDown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.Close()
-	op, _ := example()
+	closeAtEnd(t, p)
+	op, _ := example(t)
 	for name, call := range map[string]func() (bellhop.Observation, error){
 		"provision": func() (bellhop.Observation, error) { return p.Provision(t.Context(), op) },
 		"update":    func() (bellhop.Observation, error) { return p.Update(t.Context(), op) },
@@ -95,7 +95,7 @@ func TestClassifyRealAnswers(t *testing.T) {
 		op.Spec.Ports = []bellhop.Port{{Name: "http", ContainerPort: 8080}}
 	})
 	endpoint := b.want(op, bellhop.PhaseReady).Endpoints[0]
-	config, _ := check(op)
+	config := configOf(t, op)
 	options := b.createOptions(op, config, 2)
 	for number, bindings := range options.HostConfig.PortBindings {
 		bindings[0].HostPort = fmt.Sprint(endpoint.Port)

@@ -77,7 +77,8 @@ func (p *Provider) failureOf(ctx context.Context, members []member, sights []sig
 		if s.failure == nil {
 			continue
 		}
-		if shown++; shown > maxFailuresShown {
+		shown++
+		if shown > maxFailuresShown {
 			break
 		}
 		m, detail := members[i], details[members[i].id]
@@ -89,13 +90,13 @@ func (p *Provider) failureOf(ctx context.Context, members []member, sights []sig
 			continue
 		}
 		for name, value := range evidence.Evidence {
-			first.With(fmt.Sprintf("%d_%s", shown, name), value)
+			first = first.With(fmt.Sprintf("%d_%s", shown, name), value)
 		}
 	}
 	return first
 }
 
-// lastLines are the end of a container's log, both streams in the order in which they were written.
+// lastLines are the end of a container's log, both streams as the engine took them in.
 func (p *Provider) lastLines(ctx context.Context, id string, secrets []string) string {
 	stream, err := p.docker.ContainerLogs(ctx, id, client.ContainerLogsOptions{
 		ShowStdout: true, ShowStderr: true, Tail: maxLogLines,

@@ -14,41 +14,42 @@ const secret = "hunter2-hunter2"
 
 // Every way to fail has its code, the engine's own words, and evidence without secrets.
 func TestFailures(t *testing.T) {
+	t.Parallel()
 	setup(t, Config{})
 	for _, row := range []struct {
 		name     string
 		mutate   func(*bellhop.Operation)
 		config   string
 		want     bellhop.Code
-		evidence map[string]string // parts of the evidence, by name
-		raw      string            // part of the provider's own error
-		stands   int               // containers left and listed
+		evidence map[string][]string // parts of the evidence, by name
+		raw      string              // part of the provider's own error
+		stands   int                 // containers left and listed
 	}{
 		{
 			name:   "exits",
 			mutate: func(op *bellhop.Operation) { op.Spec.Args = []string{"exit", "-code", "3"} },
 			config: `{"restart_policy": {"name": "no"}}`,
 			want:   bellhop.CodeContainerExited, stands: 1,
-			evidence: map[string]string{"exit_code": "3", "logs": "out: last words\nerr: last words", "restarts": "0"},
+			evidence: map[string][]string{"exit_code": {"3"}, "logs": {"out: last words", "err: last words"}, "restarts": {"0"}},
 		}, {
 			name:   "is restarted in vain",
 			mutate: func(op *bellhop.Operation) { op.Spec.Args = []string{"exit", "-code", "4"} },
 			config: `{"restart_policy": {"max_retries": 2}}`,
 			want:   bellhop.CodeContainerExited, stands: 1,
-			evidence: map[string]string{"exit_code": "4", "logs": "last words"},
+			evidence: map[string][]string{"exit_code": {"4"}, "logs": {"last words"}},
 		}, {
 			// An inspect right after the container died says "restarting"; what counts is the end.
 			name:   "is restarted on failure, and given up",
 			mutate: func(op *bellhop.Operation) { op.Spec.Args = []string{"exit", "-code", "5"} },
 			config: `{"restart_policy": {"name": "on-failure", "max_retries": 2}}`,
 			want:   bellhop.CodeContainerExited, stands: 1,
-			evidence: map[string]string{"exit_code": "5", "restarts": "2"},
+			evidence: map[string][]string{"exit_code": {"5"}, "restarts": {"2"}},
 		}, {
 			name:   "ends well, and should not end",
 			mutate: func(op *bellhop.Operation) { op.Spec.Args = []string{"exit", "-code", "0"} },
 			config: `{"restart_policy": {"name": "on-failure"}}`,
 			want:   bellhop.CodeContainerExited, stands: 1,
-			evidence: map[string]string{"exit_code": "0"},
+			evidence: map[string][]string{"exit_code": {"0"}},
 		}, {
 			name: "uses too much memory",
 			mutate: func(op *bellhop.Operation) {
@@ -56,7 +57,7 @@ func TestFailures(t *testing.T) {
 			},
 			config: `{"restart_policy": {"name": "no"}}`,
 			want:   bellhop.CodeOutOfMemory, stands: 1,
-			evidence: map[string]string{"exit_code": "137"},
+			evidence: map[string][]string{"exit_code": {"137"}},
 		}, {
 			name: "uses too much memory again and again",
 			mutate: func(op *bellhop.Operation) {
@@ -70,12 +71,12 @@ func TestFailures(t *testing.T) {
 				op.Spec.Args, op.Spec.HealthCheck = []string{"serve", "-after", "1h"}, failingCheck()
 			},
 			want: bellhop.CodeHealthCheckFailed, stands: 1,
-			evidence: map[string]string{"health_log": "not yet, the password is [redacted]"},
+			evidence: map[string][]string{"health_log": {"not yet, the password is [redacted]"}},
 		}, {
 			name:   "has no such command",
 			mutate: func(op *bellhop.Operation) { op.Spec.Command = []string{"/no/such"} },
 			want:   bellhop.CodeContainerExited, stands: 1, raw: "no such file or directory",
-			evidence: map[string]string{"exit_code": "127"},
+			evidence: map[string][]string{"exit_code": {"127"}},
 		}, {
 			name:   "has no such image, and none may be pulled",
 			mutate: func(op *bellhop.Operation) { op.Spec.Image = "bellhop.test/no-such:1" },
@@ -114,9 +115,11 @@ func TestFailures(t *testing.T) {
 			if !strings.Contains(failure.ProviderError, row.raw) {
 				t.Errorf("the engine said %q, want %q in it", failure.ProviderError, row.raw)
 			}
-			for name, part := range row.evidence {
-				if !strings.Contains(failure.Evidence[name], part) {
-					t.Errorf("evidence %s is %q, want %q in it", name, failure.Evidence[name], part)
+			for name, parts := range row.evidence {
+				for _, part := range parts {
+					if !strings.Contains(failure.Evidence[name], part) {
+						t.Errorf("evidence %s is %q, want %q in it", name, failure.Evidence[name], part)
+					}
 				}
 			}
 			if text := fmt.Sprint(failure, failure.Evidence, seen.Progress); strings.Contains(text, secret) {
@@ -126,8 +129,13 @@ func TestFailures(t *testing.T) {
 				t.Errorf("lists %v and %d stand, want %d", seen.ResourceIDs.ContainerNames, len(b.ids()), row.stands)
 			}
 			// Asked again, by a worker that did not see the first answer, it is the same end.
-			if again := b.want(op, bellhop.PhaseFailed); again.Failure.Code != row.want {
+			again := b.want(op, bellhop.PhaseFailed)
+			if again.Failure.Code != row.want {
 				t.Errorf("asked again it failed with %s, want %s", again.Failure.Code, row.want)
+			}
+			const at = "finished_at"
+			if strings.Contains(row.config, `"no"`) && again.Failure.Evidence[at] != failure.Evidence[at] {
+				t.Errorf("asking again started what had exited: it finished at %s and at %s", failure.Evidence[at], again.Failure.Evidence[at])
 			}
 		})
 	}

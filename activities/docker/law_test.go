@@ -30,6 +30,7 @@ func TestLaw(t *testing.T) {
 	memory.MemoryMiB = 16
 	providertest.Run(t, providertest.Suite{
 		New: func(t *testing.T) activities.Provider {
+			t.Helper()
 			// What fails without a health check must never count as ready before, however slow the machine is.
 			return setup(t, Config{SteadyAfter: bellhop.Duration(time.Minute)}).Provider
 		},
@@ -60,11 +61,13 @@ func TestLaw(t *testing.T) {
 			},
 		},
 		Count: func(t *testing.T, tenant string) int {
+			t.Helper()
 			return len(listRaw(context.WithoutCancel(t.Context()), t, raw(t), tenant))
 		},
 		// A name has the operation's id in its hash; TestForeignContainer takes one.
 		Foreign: nil,
 		Break: func(t *testing.T, tenant, _ string) {
+			t.Helper()
 			docker := raw(t)
 			for _, item := range listRaw(t.Context(), t, docker, tenant) {
 				if _, err := docker.ContainerKill(t.Context(), item.ID, client.ContainerKillOptions{Signal: "KILL"}); err != nil {

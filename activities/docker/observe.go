@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -52,7 +51,7 @@ func (p *Provider) list(ctx context.Context, of key) ([]member, error) {
 		}
 		for _, port := range item.Ports {
 			if port.PublicPort != 0 {
-				m.addEndpoint(p.config.AdvertiseAddress, fmt.Sprintf("%d/%s", port.PrivatePort, port.Type), port.IP, port.PublicPort)
+				m.addEndpoint(p.config.AdvertiseAddress, fmt.Sprintf("%d/%s", port.PrivatePort, port.Type), port.PublicPort)
 			}
 		}
 		m.sortEndpoints()
@@ -64,7 +63,7 @@ func (p *Provider) list(ctx context.Context, of key) ([]member, error) {
 	return members, nil
 }
 
-func (m *member) addEndpoint(host, port string, ip netip.Addr, number uint16) {
+func (m *member) addEndpoint(host, port string, number uint16) {
 	name := m.ports[port]
 	if name == "" { // published by the image's or somebody else's wish; the spec has no name for it
 		return
@@ -263,7 +262,7 @@ func (m *member) refresh(host string, detail container.InspectResponse) {
 			for _, binding := range bindings {
 				var number uint16
 				if _, err := fmt.Sscanf(binding.HostPort, "%d", &number); err == nil {
-					m.addEndpoint(host, port.String(), binding.HostIP, number)
+					m.addEndpoint(host, port.String(), number)
 				}
 			}
 		}

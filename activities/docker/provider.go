@@ -94,7 +94,7 @@ func (p *Provider) Update(ctx context.Context, op bellhop.Operation) (bellhop.Ob
 
 func (p *Provider) ask(ctx context.Context, op bellhop.Operation) (bellhop.Observation, error) {
 	observation, err := p.bringUp(ctx, op)
-	if failure, ends := ended(err); ends {
+	if failure := ended(err); failure != nil {
 		return p.failed(ctx, op, failure), nil
 	}
 	return observation, err
@@ -178,7 +178,7 @@ func (p *Provider) Delete(ctx context.Context, op bellhop.Operation) (bellhop.Ob
 	}
 	activities.ReportProgress(ctx, removing(len(members)))
 	err = p.remove(ctx, members)
-	if failure, ends := ended(err); ends {
+	if failure := ended(err); failure != nil {
 		return p.failed(ctx, op, failure), nil
 	}
 	if err != nil {

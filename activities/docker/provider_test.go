@@ -2,10 +2,12 @@ package docker
 
 import (
 	"context"
-	"fmt"
 	"io"
+	"maps"
+	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -20,6 +22,7 @@ import (
 // A worker may die at any request to the engine, before the engine had it or after. Whoever asks again completes the
 // one set.
 func TestAskBrokenOffAnywhere(t *testing.T) {
+	t.Parallel()
 	setup(t, Config{})
 	type hook struct {
 		name string
@@ -128,7 +131,7 @@ func TestDeleteInAnyState(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := b.provision("web", nil)
-	config, _ := check(other)
+	config := configOf(t, other)
 	if _, err := b.docker.ContainerCreate(t.Context(), b.createOptions(other, config, 1)); err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +146,7 @@ func TestForeignContainer(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{})
 	op := b.provision("web", nil)
-	config, _ := check(op)
+	config := configOf(t, op)
 	for name, labels := range map[string]map[string]string{
 		"without labels":              {},
 		"of another tenant":           {labelTenant: "other"},
@@ -152,19 +155,18 @@ func TestForeignContainer(t *testing.T) {
 	} {
 		options := b.createOptions(op, config, 1)
 		if name == "without labels" {
-			options.Config.Labels = nil
+			options.Config.Labels = map[string]string{}
 		}
-		for label, value := range labels {
-			options.Config.Labels[label] = value
-		}
+		maps.Copy(options.Config.Labels, labels)
 		made, err := b.docker.ContainerCreate(t.Context(), options)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() {
 			docker := raw(t)
+			ctx := context.WithoutCancel(t.Context())
 			//nolint:errcheck // it may be gone
-			docker.ContainerRemove(context.Background(), made.ID, client.ContainerRemoveOptions{Force: true})
+			docker.ContainerRemove(ctx, made.ID, client.ContainerRemoveOptions{Force: true})
 		})
 		seen, err := b.Provision(t.Context(), op)
 		if err != nil {
@@ -211,12 +213,18 @@ func TestLabelsDoNotCollide(t *testing.T) {
 
 // get asks an endpoint who it is.
 func get(endpoint bellhop.Endpoint) (string, error) {
-	request := http.Client{Timeout: 10 * time.Second}
-	response, err := request.Get(fmt.Sprintf("http://%s:%d/", endpoint.Host, endpoint.Port))
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	url := "http://" + net.JoinHostPort(endpoint.Host, strconv.Itoa(endpoint.Port))
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
 		return "", err
 	}
-	defer response.Body.Close()
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close() //nolint:errcheck // all that matters was read
 	text, err := io.ReadAll(response.Body)
 	return string(text), err
 }
@@ -301,6 +309,9 @@ func TestLateOperationCleansUp(t *testing.T) {
 	seen, err := slow.Provision(t.Context(), older)
 	if err != nil || seen.Phase != bellhop.PhaseSuperseded {
 		t.Errorf("the late one is %s, %v, want superseded", seen.Phase, err)
+	}
+	if ids := b.ids(); len(ids) != 1 {
+		t.Errorf("%d containers stand when the late one was told, want the newer one's only", len(ids))
 	}
 	ready := b.want(newer, bellhop.PhaseReady)
 	if ids := b.ids(); len(ids) != 1 || ids[0] != ready.ResourceIDs.ContainerIDs[0] {
