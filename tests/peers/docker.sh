@@ -3,7 +3,6 @@
 #
 #   docker.sh start      makes sure that an engine answers; prints "export DOCKER_HOST=…" for eval, the rest on stderr
 #   docker.sh stop       ends the engine that start began, with all it kept; leaves any other alone
-#   docker.sh run CMD…   start, CMD with DOCKER_HOST set, and stop if this call began it
 #   docker.sh status     prints what start would, if an engine answers; begins none
 #
 # Exit codes: 0 done, 1 something went wrong, 2 wrong usage, 3 there is no engine and none can be had here.
@@ -98,10 +97,10 @@ start() {
 		mkdir -p "$dir"
 		# Two that start at once get one engine.
 		if command -v flock >/dev/null; then
-			exec 9>"$root/.tools/docker.lock"
+			exec 9>"$dir.lock"
 			flock 9
 		fi
-		host=$(find 2>/dev/null) || { begin 9>&-; host=unix://$socket; began=yes; }
+		host=$(find 2>/dev/null) || { begin 9>&-; host=unix://$socket; }
 		exec 9>&-
 	fi
 	echo "export DOCKER_HOST=$host"
@@ -131,7 +130,6 @@ stop() {
 	rm -rf "$dir"
 }
 
-began=
 case ${1:-} in
 start) start ;;
 stop) stop ;;
@@ -139,18 +137,5 @@ status)
 	host=$(find) || die "no engine answers" 3
 	echo "export DOCKER_HOST=$host"
 	;;
-run)
-	shift
-	[ $# -gt 0 ] || die "usage: docker.sh run CMD…" 2
-	mkdir -p "$root/.tools"
-	out=$(mktemp)
-	start >"$out"
-	eval "$(cat "$out")"
-	rm -f "$out"
-	code=0
-	"$@" || code=$?
-	[ -z "$began" ] || stop
-	exit $code
-	;;
-*) die "usage: docker.sh start | stop | status | run CMD…" 2 ;;
+*) die "usage: docker.sh start | stop | status" 2 ;;
 esac
