@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -151,7 +152,7 @@ func (a *Activities) call(ctx context.Context, op bellhop.Operation, name string
 
 	began := time.Now()
 	beating, stop := beat(ctx)
-	observation, err := call(provider, beating, op)
+	observation, err := guarded(beating, secrets, func() (bellhop.Observation, error) { return call(provider, beating, op) })
 	stop()
 
 	observation.OperationID = op.ID
@@ -186,6 +187,19 @@ func (a *Activities) call(ctx context.Context, op bellhop.Operation, name string
 	observation.Phase = bellhop.PhaseFailed
 	observation.Failure = failure
 	return observation, nil
+}
+
+// guarded turns a panic of a provider into an error of bellhop's own. Left to the SDK it would be tried again until the
+// operation's time is up, with the heartbeats of the dead call going on.
+func guarded(ctx context.Context, secrets []string, call func() (bellhop.Observation, error)) (seen bellhop.Observation, err error) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			message := bellhop.Scrub(fmt.Sprintf("the provider panicked: %v", reason), secrets)
+			activity.GetLogger(ctx).Error(message, "stack", string(debug.Stack()))
+			err = bellhop.Fail(bellhop.CodeInternal, "%s", message)
+		}
+	}()
+	return call()
 }
 
 // tryAgain makes the error upon which Temporal tries an activity again.
