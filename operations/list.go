@@ -87,7 +87,7 @@ type Item struct {
 func (c *Client) List(ctx context.Context, filter Filter, limit int, page []byte) ([]Item, []byte, error) {
 	answer, err := c.temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{
 		Namespace:     c.namespace,
-		PageSize:      int32(min(max(limit, 1), 1000)), //nolint:gosec // bounded
+		PageSize:      int32(min(max(limit, 1), 1000)),
 		NextPageToken: page,
 		Query:         filter.query(),
 	})

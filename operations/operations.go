@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	commonpb "go.temporal.io/api/common/v1"
@@ -105,8 +106,7 @@ func (c *Client) Start(ctx context.Context, id string, verb bellhop.Verb, input 
 
 // explain adds what to do to errors that a new installation meets.
 func explain(err error) error {
-	var invalid *serviceerror.InvalidArgument
-	if errors.As(err, &invalid) && bytes.Contains([]byte(err.Error()), []byte("search attribute")) {
+	if _, invalid := errors.AsType[*serviceerror.InvalidArgument](err); invalid && strings.Contains(err.Error(), "search attribute") {
 		return fmt.Errorf("%w\nbellhop's search attributes are missing; a worker adds them when it starts, or run\n  %s",
 			err, SearchAttributeCommand(""))
 	}
@@ -157,8 +157,7 @@ func (c *Client) Cancel(ctx context.Context, id string) error {
 		return fmt.Errorf("cancel operation %s: %w", id, ErrEnded)
 	}
 	err = c.temporal.CancelWorkflow(ctx, id, "")
-	var missing *serviceerror.NotFound
-	if errors.As(err, &missing) { // it was there a moment ago
+	if _, gone := errors.AsType[*serviceerror.NotFound](err); gone { // it was there a moment ago
 		return fmt.Errorf("cancel operation %s: %w", id, ErrEnded)
 	}
 	if err != nil {
@@ -180,8 +179,7 @@ func (c *Client) describe(ctx context.Context, id string) (*workflowservice.Desc
 }
 
 func notFound(err error) error {
-	var missing *serviceerror.NotFound
-	if errors.As(err, &missing) {
+	if _, missing := errors.AsType[*serviceerror.NotFound](err); missing {
 		return ErrNotFound
 	}
 	return err
@@ -236,8 +234,7 @@ func (c *Client) Redeliver(ctx context.Context, id, target string) ([]string, er
 				Identity:  "bellhop",
 				Activity:  &workflowservice.ResetActivityRequest_Id{Id: tried.GetActivityId()},
 			})
-			var settled *serviceerror.NotFound // in the meantime
-			if errors.As(err, &settled) {
+			if _, settled := errors.AsType[*serviceerror.NotFound](err); settled { // in the meantime
 				continue
 			}
 			if err != nil {

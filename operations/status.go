@@ -70,7 +70,10 @@ func (c *Client) query(ctx context.Context, id string) (bellhop.Status, error) {
 	if err != nil {
 		return status, err
 	}
-	return status, answer.Get(&status)
+	if err := answer.Get(&status); err != nil {
+		return status, err
+	}
+	return status, nil
 }
 
 // Refresh has the resource observed now and tells where the operation stands. When it was observed a moment ago, has
@@ -116,8 +119,7 @@ func (c *Client) recall(ctx context.Context, found *workflowservice.DescribeWork
 	if err != nil {
 		return bellhop.Status{}, err
 	}
-	// Faults are no news here: an operation that has any fails and says so.
-	op, _ := bellhop.ParseOperation(id, verb, info.GetStartTime().AsTime(), input)
+	op, _ := bellhop.ParseOperation(id, verb, info.GetStartTime().AsTime(), input) //nolint:errcheck // an operation with faults fails and says so
 	status := bellhop.Status{
 		Outcome: bellhop.Outcome{
 			SchemaVersion: bellhop.SchemaVersion,
@@ -204,8 +206,7 @@ func late(receipts map[int]bellhop.Receipt, id, activityID string, failure *fail
 	}
 	err := temporal.GetDefaultFailureConverter().FailureToError(failure)
 	activities.GaveUp(&receipt, err)
-	var last *temporal.ApplicationError
-	if errors.As(err, &last) {
+	if last, ok := errors.AsType[*temporal.ApplicationError](err); ok {
 		receipt.LastError = fmt.Sprintf("its deadline passed: %s: %s", last.Type(), last.Message())
 	}
 	receipts[callback] = receipt

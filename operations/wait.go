@@ -24,8 +24,7 @@ func (c *Client) Wait(ctx context.Context, id string) (bellhop.Outcome, error) {
 	closed := make(chan error, 1)
 	go func() { // a long poll: it costs Temporal next to nothing
 		err := c.temporal.GetWorkflow(ctx, id, "").Get(ctx, nil)
-		var ended *temporal.WorkflowExecutionError
-		if errors.As(err, &ended) {
+		if _, ended := errors.AsType[*temporal.WorkflowExecutionError](err); ended {
 			err = nil
 		}
 		closed <- err

@@ -13,7 +13,12 @@ func TestNoServer(t *testing.T) {
 	t.Parallel()
 	g := &guest{t: t, env: stranger(t, "127.0.0.1:1")}
 	for _, args := range [][]string{
-		{"status", "x"}, {"status", "x", "--watch"}, {"wait", "x"}, {"list"}, {"cancel", "x"}, {"redeliver", "x"},
+		{"status", "x"},
+		{"status", "x", "--watch"},
+		{"wait", "x"},
+		{"list"},
+		{"cancel", "x"},
+		{"redeliver", "x"},
 		{"provision", "--id", "x", "-f", "-"},
 	} {
 		g.stdin = web
@@ -36,14 +41,14 @@ func TestServerThatSaysNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
+	defer shut(listener)
 	go func() {
 		for {
 			conn, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			defer conn.Close()
+			t.Cleanup(func() { shut(conn) })
 		}
 	}()
 	g := &guest{t: t, env: stranger(t, listener.Addr().String())}

@@ -98,12 +98,12 @@ func open() (*hotel, error) {
 		return nil, err
 	}
 	if _, err := os.Stat(binary); err != nil {
-		build := exec.Command("go", "build", "-C", "../tests/devserver", "-o", binary, ".")
+		build := exec.CommandContext(context.Background(), "go", "build", "-C", "../tests/devserver", "-o", binary, ".")
 		if output, err := build.CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("build the server: %w\n%s", err, output)
 		}
 	}
-	server := exec.Command(binary, "--headless", "--port", "0", "--stop-with-parent")
+	server := exec.CommandContext(context.Background(), binary, "--headless", "--port", "0", "--stop-with-parent")
 	server.Stderr = os.Stderr
 	announcement, err := server.StdoutPipe()
 	if err != nil {
@@ -141,10 +141,10 @@ func open() (*hotel, error) {
 	closeHotel = func() {
 		w.Stop()
 		temporal.Close()
-		_ = provider.Close()
-		_ = server.Process.Signal(os.Interrupt)
-		_ = server.Wait()
-		_ = os.RemoveAll(folder)
+		err := errors.Join(provider.Close(), server.Process.Signal(os.Interrupt), server.Wait(), os.RemoveAll(folder))
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "close the hotel:", err)
+		}
 	}
 	return h, ops.Watch(context.Background(), "simulated")
 }

@@ -55,17 +55,17 @@ func (a *app) read(ctx context.Context, path string) (input, error) {
 }
 
 func readFile(path string) ([]byte, error) {
-	file, err := os.Open(path)
+	file, err := os.Open(path) //nolint:gosec // whoever calls may read what they name
 	if err != nil {
 		return nil, fmt.Errorf("read the operation: %w", err)
 	}
-	defer file.Close()
+	defer file.Close() //nolint:errcheck // it was only read
 	return readAll(file)
 }
 
 // readStdin ends when ctx does: somebody may wait at a terminal without knowing that something is to be typed.
 func (a *app) readStdin(ctx context.Context) ([]byte, error) {
-	if file, ok := a.stdin.(interface{ Fd() uintptr }); ok && term.IsTerminal(int(file.Fd())) { //nolint:gosec // descriptors are small
+	if file, ok := a.stdin.(interface{ Fd() uintptr }); ok && term.IsTerminal(int(file.Fd())) {
 		fmt.Fprintln(a.stderr, "type the operation as YAML or JSON; Ctrl-D ends it")
 	}
 	type answer struct {
@@ -264,8 +264,7 @@ func (in input) suggestID(text says, verb bellhop.Verb) string {
 }
 
 func (in input) bad(faults bellhop.Faults, err error) error {
-	var more bellhop.Faults
-	if errors.As(err, &more) {
+	if more, ok := errors.AsType[bellhop.Faults](err); ok {
 		faults = append(faults, more...)
 	}
 	err = faults.Err()

@@ -19,8 +19,7 @@ func check(t *testing.T, name, text, id string, verb bellhop.Verb) (bellhop.Oper
 	in := input{name: name}
 	in.json = toJSON(name, []byte(text), &in.faults)
 	op, err := in.check(id, verb, true)
-	var bad *badInput
-	if errors.As(err, &bad) {
+	if bad, ok := errors.AsType[*badInput](err); ok {
 		return op, strings.Split(bad.Error(), "\n")[1:]
 	}
 	if err != nil {

@@ -23,7 +23,7 @@ type screen struct {
 func newScreen(w io.Writer, getenv func(string) string) screen {
 	s := screen{w: w}
 	if file, ok := w.(interface{ Fd() uintptr }); ok {
-		s.fd = int(file.Fd()) //nolint:gosec // descriptors are small
+		s.fd = int(file.Fd())
 		s.terminal = term.IsTerminal(s.fd) && getenv("TERM") != "dumb"
 	}
 	s.colour = s.terminal && getenv("NO_COLOR") == "" // https://no-color.org
@@ -156,7 +156,7 @@ func clean(text string) string {
 }
 
 // control is a terminal's control sequence, such as a colour.
-var control = regexp.MustCompile(`\x1b\[[0-?]*[ -/]*[@-~]`)
+var control = regexp.MustCompile(`\x1b\[[\x30-\x3f]*[\x20-\x2f]*[\x40-\x7e]`)
 
 // cleanLines is clean for a text of several lines.
 func cleanLines(text string) string {

@@ -133,6 +133,7 @@ func TestStartUsage(t *testing.T) {
 		{[]string{"list", "all"}, "takes no arguments"},
 	} {
 		t.Run(strings.Join(test.args, " "), func(t *testing.T) {
+			t.Parallel()
 			g := &guest{t: t, env: g.env, stdin: web}
 			got := g.must(2, test.args...)
 			contains(t, got.stderr, test.want)

@@ -18,7 +18,7 @@ var noon = time.Date(2026, 3, 14, 12, 0, 0, 0, time.UTC)
 
 // failedStatus is a status with everything that a status can have.
 func failedStatus() bellhop.Status {
-	at := func(d time.Duration) time.Time { return noon.Add(d) }
+	at := noon.Add
 	failure := bellhop.Fail(bellhop.CodeContainerExited, "container web-1 exited with code 1")
 	failure.ProviderError = "task stopped: EssentialContainerExited"
 	failure.With("exit_code", "1").With("last_log_lines", "listening\n\x1b[31mpanic: out of luck\x1b[0m\n\ngoroutine 1 [running]:\n")
@@ -40,8 +40,10 @@ func failedStatus() bellhop.Status {
 		},
 		Progress: bellhop.Progress{Ready: 1, Desired: 2, Message: "1 of 2\ntasks run"},
 		Transitions: []bellhop.Transition{
-			{State: bellhop.Pending, At: noon}, {State: bellhop.Queued, At: at(20 * time.Millisecond)},
-			{State: bellhop.Running, At: at(1300 * time.Millisecond)}, {State: bellhop.Failed, At: at(83 * time.Second)},
+			{State: bellhop.Pending, At: noon},
+			{State: bellhop.Queued, At: at(20 * time.Millisecond)},
+			{State: bellhop.Running, At: at(1300 * time.Millisecond)},
+			{State: bellhop.Failed, At: at(83 * time.Second)},
 		},
 		Callbacks: []bellhop.Receipt{
 			{Target: "orders", State: bellhop.ReceiptAcknowledged, CallbackID: "op-1/failed", Attempts: 1, FirstAttemptAt: at(83 * time.Second), AcknowledgedAt: at(84 * time.Second)},

@@ -35,7 +35,10 @@ func (w *window) write(text string) {
 	for text != "" {
 		if match := sequence.FindStringSubmatch(text); match != nil {
 			text = text[len(match[0]):]
-			n, _ := strconv.Atoi(match[2])
+			n, err := strconv.Atoi("0" + match[2])
+			if err != nil {
+				w.t.Error(err)
+			}
 			switch match[3] {
 			case "A":
 				if w.row -= n; w.row < 0 {
@@ -73,7 +76,7 @@ func (g *guest) onTerminal(args ...string) (int, string, string) {
 	if err != nil {
 		g.t.Skipf("there are no pseudo terminals: %s", err)
 	}
-	defer ours.Close()
+	defer shut(ours)
 	if err := pty.Setsize(ours, &pty.Winsize{Rows: 30, Cols: 100}); err != nil {
 		g.t.Fatal(err)
 	}
@@ -81,12 +84,12 @@ func (g *guest) onTerminal(args ...string) (int, string, string) {
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
-		_, _ = io.Copy(&drawn, ours) // ends with an error when the other side is closed
+		pour(&drawn, ours)
 	}()
 	ctx, cancel := context.WithTimeout(g.t.Context(), time.Minute)
 	defer cancel()
 	code := g.app(theirs, theirs).run(ctx, args)
-	theirs.Close()
+	shut(theirs)
 	<-read
 	w := &window{t: g.t}
 	w.write(drawn.String())
@@ -130,7 +133,7 @@ func TestCtrlC(t *testing.T) {
 	g.stdin = scripted("break", `{"ready_after": "1h"}`, "")
 	g.must(0, "provision", "--id", "break-1", "-f", "-")
 
-	cmd := exec.Command(os.Args[0], "wait", "break-1")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "wait", "break-1")
 	cmd.Env = append(os.Environ(), asBellhop+"=1")
 	for name, value := range g.env {
 		cmd.Env = append(cmd.Env, name+"="+value)
@@ -139,12 +142,16 @@ func TestCtrlC(t *testing.T) {
 	if err != nil {
 		t.Skipf("there are no pseudo terminals: %s", err)
 	}
-	defer terminal.Close()
+	defer shut(terminal)
 	var once sync.Once
 	out := &watched{text: "running", seen: func() {
-		once.Do(func() { _, _ = terminal.WriteString("\x03") })
+		once.Do(func() {
+			if _, err := terminal.WriteString("\x03"); err != nil {
+				t.Error(err)
+			}
+		})
 	}}
-	_, _ = io.Copy(out, terminal)
+	pour(out, terminal)
 	err = cmd.Wait()
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != exitInterrupted {
@@ -237,6 +244,16 @@ func TestWatchInJSON(t *testing.T) {
 	}
 }
 
+// pour copies until either side is closed, which is how it is meant to end.
+func pour(to io.Writer, from io.Reader) {
+	_, _ = io.Copy(to, from) //nolint:errcheck // see above
+}
+
+// shut closes what may be closed already.
+func shut(c io.Closer) {
+	_ = c.Close() //nolint:errcheck // see above
+}
+
 // cable is a connection to the server that can be pulled.
 type cable struct {
 	net.Listener
@@ -253,7 +270,10 @@ func plug(t *testing.T, to string) *cable {
 		t.Fatal(err)
 	}
 	c := &cable{Listener: listener, to: to}
-	t.Cleanup(func() { c.pull(true); listener.Close() })
+	t.Cleanup(func() {
+		c.pull(true)
+		shut(listener)
+	})
 	go func() {
 		for {
 			near, err := listener.Accept()
@@ -262,11 +282,11 @@ func plug(t *testing.T, to string) *cable {
 			}
 			c.mu.Lock()
 			if c.dead {
-				near.Close()
-			} else if far, err := net.Dial("tcp", c.to); err == nil {
+				shut(near)
+			} else if far, err := new(net.Dialer).DialContext(t.Context(), "tcp", c.to); err == nil {
 				c.conns = append(c.conns, near, far)
-				go io.Copy(near, far)
-				go io.Copy(far, near)
+				go pour(near, far)
+				go pour(far, near)
 			}
 			c.mu.Unlock()
 		}
@@ -279,7 +299,7 @@ func (c *cable) pull(dead bool) {
 	defer c.mu.Unlock()
 	c.dead = dead
 	for _, conn := range c.conns {
-		conn.Close()
+		shut(conn)
 	}
 	c.conns = nil
 }
@@ -319,7 +339,11 @@ func TestWatchingOutlastsAnOutage(t *testing.T) {
 		{"running", func() { c.pull(true) }},
 		{"Temporal does not answer", func() {
 			c.pull(false)
-			go func() { _ = operations.New(g.temporal, "default", "").Cancel(ctx, "outage-1") }()
+			go func() {
+				if err := g.ops.Cancel(ctx, "outage-1"); err != nil {
+					t.Error(err)
+				}
+			}()
 		}},
 	}}
 	var stderr bytes.Buffer
