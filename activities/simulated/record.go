@@ -51,6 +51,11 @@ func (r *record) phase(now int64) bellhop.Phase {
 	}
 }
 
+// answered says whether the answer to the ask carried the end already, so that nobody waits for a report of it.
+func (r *record) answered() bool {
+	return r.doneAt != 0 && r.doneAt <= r.acceptedAt && r.failedAt == 0 && r.supersededAt == 0
+}
+
 // next is when the phase changes after now; 0 is never.
 func (r *record) next(now int64) int64 {
 	if r.supersededAt != 0 {

@@ -103,7 +103,7 @@ func (w *watcher) changes(ctx context.Context) error {
 			if w.starting && phase == bellhop.PhaseGone && now-r.doneAt > int64(remembersEnded) {
 				continue // it is remembered for its generation only
 			}
-			if w.starting || phase != bellhop.PhasePending {
+			if w.starting || phase != bellhop.PhasePending && !r.answered() {
 				w.report(r.observe(now))
 			}
 		}
