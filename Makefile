@@ -39,7 +39,7 @@ build: ## build bin/bellhop, bin/bellhop-worker and bin/bellhop-devserver
 test: build ## run every test; what their peers lack is installed, or skipped
 	@sh tests/peers/with.sh sh -c 'rc=0; \
 		$(GOTEST) $(TESTFLAGS) $(PKG) || rc=1; \
-		$(GOTEST) -C tests/devserver $(TESTFLAGS) ./... || rc=1; \
+		(cd tests/devserver && $(GOTEST) $(TESTFLAGS) ./...) || rc=1; \
 		exit $$rc'
 
 .PHONY: test-race
@@ -52,13 +52,14 @@ test-race: build ## run the short tests under the race detector; needs a C compi
 bench: build ## run the benchmarks
 	@sh tests/peers/with.sh go test -run '^$$' -bench . -benchmem -timeout 60m $(TESTFLAGS) $(PKG)
 
+# Both compile what they need themselves, and say how it goes.
 .PHONY: demo
-demo: build ## show one operation from start to ring, on this machine
+demo: ## show bellhop at work on this machine; leaves nothing behind
 	@go run ./tests/demo
 
 .PHONY: dev
-dev: build ## run the Temporal server and a worker until Ctrl-C
-	@go run ./tests/demo -stay
+dev: ## run the Temporal server and a worker until Ctrl-C
+	@go run ./tests/demo -dev
 
 .PHONY: lint
 lint: ## check everything that can be checked without running it
