@@ -67,8 +67,8 @@ func (a *app) follow(ctx context.Context, client *operations.Client, id, output 
 
 func (a *app) lookOn(ctx context.Context, client *operations.Client, id string, v view, done func(operations.Report) bool) (operations.Report, error) {
 	var last operations.Report
-	interval, refresh := a.pace.first, a.pace.refresh
-	var observed time.Time // when the resource was last observed on our behalf, or began to run
+	interval := a.pace.first
+	anew := rhythm{interval: a.pace.refresh, most: a.pace.maxRefresh}
 	answered := time.Now()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -79,12 +79,8 @@ func (a *app) lookOn(ctx context.Context, client *operations.Client, id string, 
 		case <-timer.C:
 		}
 		look := client.Status
-		if last.State != bellhop.Running || last.Silence != nil {
-			observed = time.Now()
-		} else if time.Since(observed) >= refresh {
+		if anew.due(last, time.Now()) {
 			look = client.Refresh
-			observed = time.Now()
-			refresh = min(refresh*3/2, a.pace.maxRefresh)
 		}
 		asking, cancel := context.WithTimeout(ctx, a.pace.call)
 		report, err := look(asking, id)
@@ -108,4 +104,27 @@ func (a *app) lookOn(ctx context.Context, client *operations.Client, id string, 
 		timer.Reset(interval)
 		interval = min(interval*2, a.pace.every)
 	}
+}
+
+// rhythm says when a resource is to be observed anew.
+type rhythm struct {
+	// interval is the time until the next observation; it grows by half up to most.
+	interval, most time.Duration
+	// since is when the resource was last observed on our behalf, or was seen not to run yet.
+	since time.Time
+}
+
+// due says whether it is time to, and if so begins to wait for the next time. An operation that does not run has
+// nothing to observe, and one without a worker has nobody who would.
+func (r *rhythm) due(last operations.Report, now time.Time) bool {
+	if last.State != bellhop.Running || last.Silence != nil {
+		r.since = now
+		return false
+	}
+	if now.Sub(r.since) < r.interval {
+		return false
+	}
+	r.since = now
+	r.interval = min(r.interval*3/2, r.most)
+	return true
 }

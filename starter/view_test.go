@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+	"github.com/google/go-cmp/cmp"
 	enumspb "go.temporal.io/api/enums/v1"
 
 	"bellhop"
@@ -200,10 +201,29 @@ func TestWatchingObservesAnewNowAndThen(t *testing.T) {
 	}
 }
 
-func TestDefaultPace(t *testing.T) {
+func TestTheHelpPromisesThisPace(t *testing.T) {
 	p := defaultPace()
-	if p.every != time.Second || p.refresh != 10*time.Second || p.maxRefresh != 30*time.Second {
-		t.Errorf("the help promises another pace than %+v", p)
+	r := rhythm{interval: p.refresh, most: p.maxRefresh}
+	var queued, running, silent operations.Report
+	queued.State, running.State, silent.State = bellhop.Queued, bellhop.Running, bellhop.Running
+	silent.Silence = errors.New("nobody is there")
+	var got []time.Duration
+	now := noon
+	tick := func(report operations.Report, seconds int) {
+		for range seconds {
+			now = now.Add(p.every)
+			if r.due(report, now) {
+				got = append(got, now.Sub(noon))
+			}
+		}
+	}
+	tick(queued, 60)
+	tick(running, 120) // after 10 s, 15, 22.5, 30 and 30
+	tick(silent, 60)
+	tick(running, 40)
+	want := []time.Duration{70 * time.Second, 85 * time.Second, 108 * time.Second, 138 * time.Second, 168 * time.Second, 270 * time.Second}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
 
