@@ -15,15 +15,15 @@ import (
 )
 
 // open is one more worker's provider on the platform at path.
-func open(t testing.TB, path string) *simulated.Provider {
-	t.Helper()
+func open(tb testing.TB, path string) *simulated.Provider {
+	tb.Helper()
 	provider, err := simulated.New(simulated.Config{Path: path})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := provider.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
 	return provider
@@ -40,7 +40,10 @@ func TestLaw(t *testing.T) {
 	}
 	slow, slowAsk := script(`{"ready_after": "1h"}`), script(`{"ask_takes": "1h"}`)
 	providertest.Run(t, providertest.Suite{
-		New:      func(t *testing.T) activities.Provider { return open(t, path) },
+		New: func(t *testing.T) activities.Provider {
+			t.Helper()
+			return open(t, path)
+		},
 		Provider: "simulated",
 		Ready:    script(`{"ready_after": "40ms"}`),
 		Slow:     &slow,
@@ -66,6 +69,7 @@ func TestLaw(t *testing.T) {
 			},
 		},
 		Count: func(t *testing.T, tenant string) int {
+			t.Helper()
 			resources, err := outside.Resources(context.WithoutCancel(t.Context()), tenant)
 			if err != nil {
 				t.Error(err)
@@ -77,6 +81,7 @@ func TestLaw(t *testing.T) {
 			return count
 		},
 		Foreign: func(t *testing.T, tenant, resource string) func() error {
+			t.Helper()
 			if err := outside.Occupy(t.Context(), tenant, resource, "somebody else"); err != nil {
 				t.Fatal(err)
 			}
@@ -89,6 +94,7 @@ func TestLaw(t *testing.T) {
 			}
 		},
 		Break: func(t *testing.T, tenant, resource string) {
+			t.Helper()
 			if err := outside.Break(t.Context(), tenant, resource, bellhop.CodeOutOfMemory); err != nil {
 				t.Fatal(err)
 			}

@@ -41,7 +41,8 @@ func TestCheckNamesEveryFault(t *testing.T) {
 		{"a code is required", bellhop.Provision, `{"fail": {}}`, []string{"provider_config.fail.code"}},
 		{
 			"an ask that is refused is refused at once", bellhop.Provision,
-			`{"fail": {"code": "QUOTA_EXCEEDED", "at": "ask", "after": "1s"}}`, []string{"provider_config.fail.after"},
+			`{"fail": {"code": "QUOTA_EXCEEDED", "at": "ask", "after": "1s"}}`,
+			[]string{"provider_config.fail.after"},
 		},
 		{
 			"what is gone cannot become unhealthy", bellhop.Delete, `{"fail": {"code": "INTERNAL", "at": "after"}}`,

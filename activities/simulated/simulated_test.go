@@ -21,15 +21,27 @@ func TestScriptedRefusals(t *testing.T) {
 		effects int
 	}{
 		{"nothing is refused that no script refuses", ``, []string{"ready", "ready"}, 1},
-		{"a lost answer was applied: the next ask finds it", `{"lose_answers": 2}`,
-			[]string{"PROVIDER_UNAVAILABLE", "PROVIDER_UNAVAILABLE", "ready", "ready"}, 1},
+		{
+			"a lost answer was applied: the next ask finds it", `{"lose_answers": 2}`,
+			[]string{"PROVIDER_UNAVAILABLE", "PROVIDER_UNAVAILABLE", "ready", "ready"},
+			1,
+		},
 		{"a throttled ask was not", `{"throttle": 1}`, []string{"PROVIDER_THROTTLED", "ready"}, 1},
-		{"all of it, in its order", `{"throttle": 2, "unavailable": 1, "lose_answers": 1}`,
-			[]string{"PROVIDER_THROTTLED", "PROVIDER_THROTTLED", "PROVIDER_UNAVAILABLE", "PROVIDER_UNAVAILABLE", "ready"}, 1},
-		{"a platform that is out of order for good says so for good", `{"fail": {"code": "PROVIDER_UNAVAILABLE", "at": "ask"}}`,
-			[]string{"PROVIDER_UNAVAILABLE", "PROVIDER_UNAVAILABLE", "PROVIDER_UNAVAILABLE"}, 0},
-		{"what is refused at the ask is an end, and leaves no trace", `{"fail": {"code": "QUOTA_EXCEEDED", "at": "ask"}}`,
-			[]string{"failed", "failed"}, 0},
+		{
+			"all of it, in its order", `{"throttle": 2, "unavailable": 1, "lose_answers": 1}`,
+			[]string{"PROVIDER_THROTTLED", "PROVIDER_THROTTLED", "PROVIDER_UNAVAILABLE", "PROVIDER_UNAVAILABLE", "ready"},
+			1,
+		},
+		{
+			"a platform that is out of order for good says so for good", `{"fail": {"code": "PROVIDER_UNAVAILABLE", "at": "ask"}}`,
+			[]string{"PROVIDER_UNAVAILABLE", "PROVIDER_UNAVAILABLE", "PROVIDER_UNAVAILABLE"},
+			0,
+		},
+		{
+			"what is refused at the ask is an end, and leaves no trace", `{"fail": {"code": "QUOTA_EXCEEDED", "at": "ask"}}`,
+			[]string{"failed", "failed"},
+			0,
+		},
 		{"a fault in the script that nobody checked is an end too", `{"loose_answers": 1}`, []string{"failed"}, 0},
 	} {
 		t.Run(row.reason, func(t *testing.T) {

@@ -10,9 +10,9 @@ import (
 	"os"
 	"path/filepath"
 
-	"bellhop"
-
 	_ "modernc.org/sqlite" // the driver "sqlite"
+
+	"bellhop"
 )
 
 const layout = 1

@@ -107,9 +107,9 @@ type worker struct {
 	said *bufio.Scanner
 }
 
-func startWorker(t *testing.T, path string, task string, n int) *worker {
+func startWorker(t *testing.T, path, task string, n int) *worker {
 	t.Helper()
-	w := &worker{t: t, cmd: exec.Command(os.Args[0], task, strconv.Itoa(n))} //nolint:gosec // it is this binary
+	w := &worker{t: t, cmd: exec.CommandContext(context.WithoutCancel(t.Context()), os.Args[0], task, strconv.Itoa(n))}
 	w.cmd.Env = append(os.Environ(), "SIMULATED_WORKER="+path)
 	w.cmd.Stderr = os.Stderr
 	out, err := w.cmd.StdoutPipe()
