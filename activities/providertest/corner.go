@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -31,8 +32,10 @@ type corner struct {
 
 func newCorner(t *testing.T, suite Suite, tenant string) *corner {
 	t.Helper()
-	c := &corner{T: t, suite: suite, tenant: tenant, worker: suite.New(t),
-		clock: time.Now().UTC().Round(0), ctx: context.WithoutCancel(t.Context())}
+	c := &corner{
+		T: t, suite: suite, tenant: tenant, worker: suite.New(t),
+		clock: time.Now().UTC().Round(0), ctx: context.WithoutCancel(t.Context()),
+	}
 	t.Cleanup(c.sweep)
 	return c
 }
@@ -71,9 +74,7 @@ func (c *corner) operation(verb bellhop.Verb, resource string, what Template) be
 	id := fmt.Sprintf("%s:%s-%d", c.tenant, verb, c.clock.UnixNano()%1e9)
 	if verb != bellhop.Delete {
 		env := map[string]string{"BELLHOP_LAW": id}
-		for name, value := range what.Spec.Env {
-			env[name] = value
-		}
+		maps.Copy(env, what.Spec.Env)
 		what.Spec.Env = env
 		what.Spec.Replicas = max(what.Spec.Replicas, 1)
 	}

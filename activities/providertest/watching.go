@@ -57,11 +57,9 @@ func whatStandsFirst(c *corner) {
 func readyIsReported(c *corner) {
 	watcher := c.watch(c.worker)
 	first := c.provision(web, c.suite.Ready)
-	c.ask(first)
-	watcher.told(first, bellhop.PhaseReady)
+	watcher.toldAfter(c.ask(first), first, bellhop.PhaseReady)
 	second := c.update(web, c.suite.Ready)
-	c.ask(second)
-	seen := watcher.told(second, bellhop.PhaseReady)
+	seen := watcher.toldAfter(c.ask(second), second, bellhop.PhaseReady)
 	c.stand(second.Spec.Replicas)
 	// The old replicas may still have stood when the new ones became ready.
 	c.lists(seen, replicas(c.observe(second).ResourceIDs))
@@ -70,10 +68,7 @@ func readyIsReported(c *corner) {
 func failureIsReported(c *corner, failing Failing) {
 	watcher := c.watch(c.worker)
 	op := c.provision(web, failing.Template)
-	if c.ask(op).Phase == bellhop.PhaseFailed {
-		return // The answer said so: nobody waits.
-	}
-	seen := watcher.told(op, bellhop.PhaseFailed)
+	seen := watcher.toldAfter(c.ask(op), op, bellhop.PhaseFailed)
 	c.failed(seen, failing.Codes...)
 	c.lists(seen, replicas(c.observe(op).ResourceIDs))
 }
@@ -88,9 +83,9 @@ func supersededIsReported(c *corner) {
 	c.ask(older)
 	newer := c.provision(web, c.suite.Ready)
 	// It is another worker that takes over: the watcher must not depend on having asked itself.
-	c.askAs(c.suite.New(c.T), newer)
+	answer := c.askAs(c.suite.New(c.T), newer)
 	watcher.told(older, bellhop.PhaseSuperseded)
-	watcher.told(newer, bellhop.PhaseReady)
+	watcher.toldAfter(answer, newer, bellhop.PhaseReady)
 }
 
 func goneIsReported(c *corner) {
@@ -102,8 +97,7 @@ func goneIsReported(c *corner) {
 	watcher := c.watch(c.worker)
 	watcher.told(op, bellhop.PhaseReady)
 	deletion := c.delete(web)
-	c.ask(deletion)
-	watcher.told(deletion, bellhop.PhaseGone)
+	watcher.toldAfter(c.ask(deletion), deletion, bellhop.PhaseGone)
 }
 
 func breakingIsReported(c *corner) {
@@ -121,9 +115,9 @@ func breakingIsReported(c *corner) {
 func everyWatcher(c *corner) {
 	one, two := c.watch(c.worker), c.watch(c.suite.New(c.T))
 	op := c.provision(web, c.suite.Ready)
-	c.ask(op)
-	one.told(op, bellhop.PhaseReady)
-	two.told(op, bellhop.PhaseReady)
+	answer := c.ask(op)
+	one.toldAfter(answer, op, bellhop.PhaseReady)
+	two.toldAfter(answer, op, bellhop.PhaseReady)
 }
 
 func watchEnds(c *corner) {
@@ -193,6 +187,16 @@ func (w *watcher) report(seen bellhop.Observation) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.seen = append(w.seen, seen)
+}
+
+// toldAfter is told for an operation that was asked for while the watcher was there. When the answer carried the end
+// already, nobody waits for a report, and none need come.
+func (w *watcher) toldAfter(answer bellhop.Observation, op bellhop.Operation, phase bellhop.Phase) bellhop.Observation {
+	w.c.Helper()
+	if answer.Phase == phase {
+		return answer
+	}
+	return w.told(op, phase)
 }
 
 // told waits until op was reported in phase.

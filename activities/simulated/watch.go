@@ -14,7 +14,8 @@ import (
 	"bellhop"
 )
 
-// Watch reports every operation that the file remembers as it stands, then each end.
+// Watch reports every operation that the file remembers as it stands, then each end, except those that the answer to
+// the ask carried already.
 //
 // It reads what changed by the sequence of changes, and keeps of what is yet to happen no more than when: 50,000
 // operations that wait cost some megabytes and no CPU. While nothing happens it asks SQLite every [Config].PollInterval
