@@ -175,7 +175,7 @@ func TestDemo(t *testing.T) {
 		t.Fatalf("it ended with %d:\n%s", code, &s.output)
 	}
 	s.says(
-		`✓ compile +.*bellhop-worker`, `✓ start a Temporal server +\S+:\d+, http://\S+`, `✓ start a bellhop worker`,
+		`✓ compile +into bin/ `, `✓ start a Temporal server +\S+:\d+, http://\S+`, `✓ start a bellhop worker`,
 		`1  A workflow asks for compute`, `0\.\d s  pending`, `running`, `3\.\d s  succeeded +sim-`,
 		`\d s  rung +compute-provisioned to temporal: acknowledged, 1 attempt`, `the order +served`,
 		`2  The compute fails`, `failed`, `rung +compute-failed to temporal: acknowledged`,
@@ -183,30 +183,61 @@ func TestDemo(t *testing.T) {
 		`3  The same with a real container`)
 	if s.engine {
 		s.says(`make an image +bellhop.demo/hello:demo-`, `succeeded +container [0-9a-f]{12}`, `\$ curl http://127.0.0.1:\d+/`,
-			`hello from container [0-9a-f]{12}`, `bin/bellhop delete`, `gone +the engine has no container`)
+			`hello from container [0-9a-f]{12}`, `bin/bellhop delete`, `gone +the engine has no container of it left`)
 	} else {
 		s.says(`no Docker engine answers on this machine. Get one`)
 	}
-	s.says(`That was it, in \d+\.\d s`, `UI +http://`, `follow +bin/bellhop list`, `temporal workflow list`, `clean up +nothing is left`)
+	s.says(`That was it, in \d+\.\d s`, `UI +http://`, `follow +bin/bellhop status web-1`, `temporal workflow list`, `clean up +nothing is left`)
+	s.leavesNothing()
+}
+
+// What make dev prints can be pasted.
+func TestDevCommands(t *testing.T) {
+	s := begin(t, "dev")
+	s.until("Stop with Ctrl-C")
+	_, guide, found := strings.Cut(s.output.String(), "Ready\n")
+	if !found {
+		t.Fatalf("it is not ready:\n%s", &s.output)
+	}
+	var script []string
+	for line := range strings.Lines(guide) {
+		const column = len("  follow   ")
+		if len(line) > column && strings.HasPrefix(line, "  ") && !strings.HasPrefix(line, "  UI") {
+			script = append(script, line[column:])
+		}
+	}
+	paste := exec.CommandContext(t.Context(), "sh", "-ec", strings.Join(script, ""))
+	paste.Dir = peers.Root()
+	paste.Env = append(os.Environ(), "TMPDIR="+s.tmp)
+	out, err := paste.CombinedOutput()
+	if err != nil {
+		t.Errorf("%s:\n%s\n%s", err, strings.Join(script, ""), out)
+	}
+	for _, want := range []string{"started web-1", "succeeded", `"served": true`} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("the pasted commands do not answer %q:\n%s", want, out)
+		}
+	}
+	s.interrupt()
+	s.end()
 	s.leavesNothing()
 }
 
 func TestInterrupted(t *testing.T) {
 	for _, test := range []struct {
-		target, at string
-		container  bool
-		twice      bool
+		at string
+		// without is where, if no Docker engine answers.
+		without string
+		twice   bool
 	}{
-		{target: "demo", at: "Setting the stage"},
-		{target: "demo", at: "2  The compute fails"},
-		{target: "demo", at: "succeeded  container", container: true},
-		{target: "demo", at: "1  A workflow asks", twice: true},
-		{target: "dev", at: "Stop with Ctrl-C"},
+		{at: "Setting the stage"},
+		{at: "succeeded  container", without: "2  The compute fails"},
+		{at: "1  A workflow asks", twice: true},
 	} {
-		t.Run(fmt.Sprintf("%s at %s", test.target, test.at), func(t *testing.T) {
-			s := begin(t, test.target)
-			if test.container && !s.engine {
-				t.Skip("no Docker engine answers")
+		t.Run(test.at, func(t *testing.T) {
+			s := begin(t, "demo")
+			if test.without != "" && !s.engine {
+				test.at = test.without
 			}
 			s.until(test.at)
 			s.interrupt()

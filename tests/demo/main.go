@@ -130,22 +130,20 @@ func develop(ctx context.Context, s *stage) error {
 	}
 }
 
-// guide says how to go on.
+// guide says how to go on. What it prints after the first column can be pasted.
 func (s *stage) guide() {
-	row := func(what, how string) { s.line("  %s %s", s.paint(dim, fmt.Sprintf("%-9s", what)), how) }
+	row := func(what, how string) { s.line("  %s %s", s.paint(dim, fmt.Sprintf("%-8s", what)), how) }
 	row("UI", s.ui)
 	if s.address != defaultAddress {
 		row("first", "export TEMPORAL_ADDRESS="+s.address)
 	}
-	row("start", `bin/bellhop provision --id web-1 --wait -f - <<'END'`)
-	s.line(`            {"tenant_id": "acme", "resource": "web", "provider": "simulated", "spec": {"image": "nginx:1.27"},`)
-	s.line(`             "provider_config": {"ready_after": "3s"}}`)
-	s.line(`            END`)
-	row("follow", "bin/bellhop list")
+	row("start", `echo '{"tenant_id": "acme", "provider": "simulated", "spec": {"image": "nginx:1.27"}}' |`)
+	row("", "  bin/bellhop provision --id web-1 --wait -f -")
+	row("follow", "bin/bellhop status web-1")
 	if temporal := findTemporal(); temporal != "" {
 		row("", temporal+" workflow list")
 	} else {
-		row("", "temporal workflow list (get it: sh tests/tools/install.sh temporal)")
+		row("", "# temporal workflow list; get it by: sh tests/tools/install.sh temporal")
 	}
-	row("workflow", "go run ./docs/examples/temporal (see docs/examples/temporal/README.md)")
+	row("write", "go run ./docs/examples/temporal # see the README.md there")
 }

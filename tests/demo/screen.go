@@ -135,7 +135,7 @@ func (s *screen) step(ctx context.Context, what string, do func(ctx context.Cont
 	if err != nil {
 		mark, answer = s.paint(red, "✗"), ""
 	}
-	s.line("  %s %-34s %-42s %s", mark, what, answer, s.paint(dim, fmt.Sprintf("%7s", seconds(time.Since(began)))))
+	s.line("  %s %-25s %-40s %s", mark, what, answer, s.paint(dim, fmt.Sprintf("%7s", seconds(time.Since(began)))))
 	return err
 }
 

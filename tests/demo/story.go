@@ -65,7 +65,10 @@ func failing(ctx context.Context, s *stage) error {
 		}
 		s.fact(what, name+": "+got.Failure.Evidence[name])
 	}
-	s.fact("the order", fmt.Sprintf("%s, after %d attempt: what is not retryable is not tried again", got.Note, got.Attempts))
+	if got.Attempts != 1 {
+		return fmt.Errorf("the order was tried %d times, though its failure was not retryable", got.Attempts)
+	}
+	s.fact("the order", got.Note+"; it was not tried again")
 	return nil
 }
 
@@ -116,7 +119,7 @@ func contained(ctx context.Context, s *stage) error {
 	if _, err := get(ctx, url); err == nil {
 		return fmt.Errorf("the deletion succeeded, and %s still answers", url)
 	}
-	s.fact("gone", "the engine has no container of tenant "+s.name+" left, and nothing answers at "+url)
+	s.fact("gone", "the engine has no container of it left, and nobody answers")
 	return nil
 }
 
@@ -197,7 +200,7 @@ func (s *stage) show(status bellhop.Status, shown *int) {
 		case bellhop.Queued:
 			detail = "a worker has it"
 		case bellhop.Running:
-			detail = "the provider has taken it; until it is ready, nothing waits but a record"
+			detail = "the provider has taken it; nothing waits but a record"
 		case bellhop.Succeeded:
 			detail = strings.Join(ids(status.ResourceIDs), ", ")
 		case bellhop.Failed, bellhop.Cancelled:
