@@ -29,7 +29,9 @@ func foreign(t *testing.T) *bench {
 	require.NoError(t, free.Close())
 	_, port, _ := strings.Cut(address, ":")
 	process, err := peers.Start(t.Context(), path, []string{"server", "start-dev", "--headless", "--port", port}, nil,
-		func(line string) bool { return strings.Contains(line, address) || strings.Contains(line, "localhost:"+port) })
+		func(line string) bool {
+			return strings.Contains(line, address) || strings.Contains(line, "localhost:"+port)
+		})
 	require.NoError(t, err)
 	t.Cleanup(process.Kill)
 	b := &bench{T: t, ctx: t.Context(), folder: t.TempDir(), server: &peers.Server{Process: process, Address: address}}
