@@ -326,6 +326,15 @@ func TestTimeouts(t *testing.T) {
 			states: []bellhop.State{bellhop.Pending, bellhop.Queued, bellhop.Failed},
 		},
 		{
+			name: "NothingIsThere", reason: "nobody has removed what the provider never took", timeout: "1m",
+			script: func(s *stage) {
+				s.platform.ask = inTurn(bellhop.Fail(bellhop.CodeProviderThrottled, "later"))
+				s.platform.observe = inTurn(bellhop.Observation{Phase: bellhop.PhaseGone})
+			},
+			state: bellhop.Failed, code: bellhop.CodeTimeout, says: "PROVIDER_THROTTLED: later",
+			states: []bellhop.State{bellhop.Pending, bellhop.Queued, bellhop.Failed},
+		},
+		{
 			name: "NoWorkerInTime", reason: "an operation that nobody took up in time is not begun late", timeout: "1m",
 			script: func(s *stage) { s.platform.observe = inTurn(bellhop.Observation{Phase: bellhop.PhasePending}) },
 			start: func(ctx workflow.Context, input converter.RawValue) (bellhop.Outcome, error) {

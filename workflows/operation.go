@@ -149,8 +149,9 @@ func (o *operation) carryOut(ctx workflow.Context) ending {
 	case end.state == bellhop.Cancelled:
 		return o.giveUp(ctx, backstop)
 	case end.state == bellhop.Failed && end.failure.Code == bellhop.CodeTimeout:
-		// What exists is to be listed; and what turns out to be there after all is no failure.
-		if last := o.lookOnce(ctx); last != nil {
+		// What exists is to be listed; and what turns out to be there after all, or to have failed, is told as it is.
+		// That nothing is there is no news: the provider may never have taken the request.
+		if last := o.lookOnce(ctx); last != nil && (last.state == bellhop.Succeeded || o.seen.Phase != bellhop.PhaseGone) {
 			return *last
 		}
 	}
