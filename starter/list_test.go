@@ -16,7 +16,7 @@ func (g *guest) listed(args ...string) result {
 	g.t.Helper()
 	ticker := time.NewTicker(50 * time.Millisecond)
 	defer ticker.Stop()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		got := g.must(0, append([]string{"list"}, args...)...)
 		if got.stdout != "" && got.stdout != "[]\n" {
@@ -25,7 +25,7 @@ func (g *guest) listed(args ...string) result {
 		select {
 		case <-ticker.C:
 		case <-deadline:
-			g.t.Fatalf("bellhop list %s finds nothing", strings.Join(args, " "))
+			g.t.Fatalf("bellhop list %s finds nothing; there is:\n%s", strings.Join(args, " "), g.must(0, "list", "--limit", "100").stdout)
 		}
 	}
 }
