@@ -64,6 +64,8 @@ type scenario struct {
 	meanwhile func(r *recorder, id string)
 	// has are the event types without which the history shows nothing.
 	has []enumspb.EventType
+	// receipt is the state of a receipt without which it shows nothing either.
+	receipt bellhop.ReceiptState
 }
 
 func (s scenario) workflowType() string {
@@ -140,6 +142,8 @@ func scenarios() []scenario {
 			scenario{
 				name: "succeeded-after-retries", verb: verb, state: bellhop.Succeeded,
 				with: and(script(`{"throttle": 2, "lose_answers": 1}`), told(to("forgetful", "caller"))),
+				// A server that forgot the first attempt over the second would call it undeliverable.
+				receipt: bellhop.ReceiptAckPresumed,
 			},
 			scenario{
 				name: "failed", verb: verb, state: bellhop.Failed, code: bellhop.CodeContainerExited, has: []enumspb.EventType{signal},
@@ -274,6 +278,13 @@ func (s scenario) check(history *historypb.History) error {
 		if !slices.ContainsFunc(history.Events, func(e *historypb.HistoryEvent) bool { return e.EventType == kind }) {
 			return fmt.Errorf("there is no %s in it", kind)
 		}
+	}
+	if s.receipt != "" && !slices.ContainsFunc(history.Events, func(e *historypb.HistoryEvent) bool {
+		var receipt bellhop.Receipt
+		result := e.GetActivityTaskCompletedEventAttributes().GetResult()
+		return result != nil && converter.GetDefaultDataConverter().FromPayloads(result, &receipt) == nil && receipt.State == s.receipt
+	}) {
+		return fmt.Errorf("no callback in it is %s", s.receipt)
 	}
 	if s.verb == "" {
 		return nil
