@@ -44,7 +44,7 @@ func begin(t *testing.T, target string) *show {
 	s := &show{T: t, tmp: t.TempDir(), engine: probe.engine != nil}
 	// Whatever is begun inherits its environment, so whatever is left can be found by it.
 	s.marker = "BELLHOP_DEMO_TEST=" + filepath.Base(filepath.Dir(s.tmp))
-	s.cmd = exec.Command("make", "--no-print-directory", target) //nolint:noctx // ended by signal below
+	s.cmd = exec.Command("make", "--no-print-directory", target)
 	s.cmd.Dir = peers.Root()
 	s.cmd.Env = append(os.Environ(), "TMPDIR="+s.tmp, s.marker)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -139,7 +139,7 @@ func (s *show) leavesNothing() {
 	if _, err := probe.findEngine(s.Context(), nil); err != nil || probe.engine == nil {
 		s.Fatalf("the engine is gone: %v", err)
 	}
-	defer probe.clear() //nolint:errcheck // the connection is all there is
+	defer probe.engine.Close()
 	containers, err := probe.containers(s.Context())
 	if err != nil || len(containers) > 0 {
 		s.Errorf("containers are left: %v, %v", containers, err)

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -87,11 +88,11 @@ func (s *stage) clear() error {
 	var left []error
 	// Its own error is in left, by which the next thing is still undone.
 	_ = s.step(context.Background(), "clean up", func(ctx context.Context, note func(string)) (string, error) {
-		for i := len(undos) - 1; i >= 0; i-- {
-			note(undos[i].what)
+		for _, undo := range slices.Backward(undos) {
+			note(undo.what)
 			ctx, cancel := context.WithTimeout(ctx, clearWithin)
-			if err := undos[i].do(ctx); err != nil {
-				left = append(left, fmt.Errorf("%s: %w", undos[i].what, err))
+			if err := undo.do(ctx); err != nil {
+				left = append(left, fmt.Errorf("%s: %w", undo.what, err))
 			}
 			cancel()
 		}

@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -98,7 +100,7 @@ func contained(ctx context.Context, s *stage) error {
 	if len(got.Endpoints) == 0 {
 		return errors.New("the callback names no endpoint")
 	}
-	url := fmt.Sprintf("http://%s:%d/", got.Endpoints[0].Host, got.Endpoints[0].Port)
+	url := "http://" + net.JoinHostPort(got.Endpoints[0].Host, strconv.Itoa(got.Endpoints[0].Port)) + "/"
 	answer, err := get(ctx, url)
 	if err != nil {
 		return fmt.Errorf("call the container: %w", err)
@@ -128,7 +130,7 @@ func (s *stage) order(ctx context.Context, number string, args ...string) (deliv
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	id := s.name + "-" + number
-	cmd := exec.CommandContext(ctx, s.file("order"), append([]string{"-id", id, "-tenant", s.name}, args...)...) //nolint:gosec // our own
+	cmd := exec.CommandContext(ctx, s.file("order"), append([]string{"-id", id, "-tenant", s.name}, args...)...)
 	cmd.Env = append(os.Environ(), "TEMPORAL_ADDRESS="+s.address)
 	s.fact("workflow", id+", which is docs/examples/temporal/order.go")
 	s.fact("operation", id+"-provision-1, which it asks for")
@@ -270,7 +272,7 @@ func (s *stage) remove(ctx context.Context) error {
 	input := fmt.Sprintf(`{"tenant_id": %q, "resource": "web", "provider": "docker"}`, s.name)
 	s.fact(fmt.Sprintf("$ echo '%s' |", input), "")
 	s.fact("  bin/bellhop delete --id "+id+" --wait -f -", "")
-	cmd := exec.CommandContext(ctx, filepath.Join(peers.Root(), "bin", "bellhop"), "delete", "--id", id, "--wait", "-f", "-") //nolint:gosec // our own
+	cmd := exec.CommandContext(ctx, filepath.Join(peers.Root(), "bin", "bellhop"), "delete", "--id", id, "--wait", "-f", "-")
 	cmd.Env = append(os.Environ(), "TEMPORAL_ADDRESS="+s.address)
 	cmd.Stdin = strings.NewReader(input)
 	return s.runIt(cmd, func(line string) { s.line("    %s", line) })
@@ -279,7 +281,7 @@ func (s *stage) remove(ctx context.Context) error {
 func get(ctx context.Context, url string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 	if err != nil {
 		return "", err
 	}

@@ -27,7 +27,7 @@ import (
 // bench is a bellhop that does what the test says, and the calling workflow's environment, in which time is skipped.
 type bench struct {
 	*testsuite.TestWorkflowEnvironment
-	t testing.TB
+	t *testing.T
 	// asked are the inputs of the operations that were started, polled the ids that were polled.
 	asked  []string
 	polled []string
@@ -42,7 +42,8 @@ type bench struct {
 
 const callerID = "order-42"
 
-func setup(t testing.TB) *bench {
+func setup(t *testing.T) *bench {
+	t.Helper()
 	var suite testsuite.WorkflowTestSuite
 	b := &bench{t: t}
 	suite.SetLogger(log.NewStructuredLogger(slog.New(slog.NewTextHandler(&b.logged, &slog.HandlerOptions{Level: slog.LevelWarn}))))
@@ -411,9 +412,13 @@ func TestCustomSignal(t *testing.T) {
 func TestMalformedSignals(t *testing.T) {
 	b := setup(t)
 	malformed := []any{
-		"text", 42, nil, []byte{0xff, 0x00}, map[string]any{}, map[string]any{"operation_id": "op-1"},
+		"text", 42, nil,
+		[]byte{0xff, 0x00},
+		map[string]any{},
+		map[string]any{"operation_id": "op-1"},
 		map[string]any{"state": "succeeded"},
-		map[string]any{"operation_id": "op-1", "state": "well"}, map[string]any{"operation_id": []int{1}, "state": "succeeded"},
+		map[string]any{"operation_id": "op-1", "state": "well"},
+		map[string]any{"operation_id": []int{1}, "state": "succeeded"},
 		map[string]any{"operation_id": "op-1", "state": "pending"},
 	}
 	for i, body := range malformed {
@@ -579,8 +584,13 @@ func TestEndWithoutCallback(t *testing.T) {
 					return err
 				}
 				var got bellhop.Outcome
-				took := elapsed(ctx, func() { got, _ = inbox.Await(ctx, "op-1", time.Hour) })
-				return errors.Join(expect("the state", got.State, test.state), expect("the time it took", took, 3*time.Second))
+				var err error
+				took := elapsed(ctx, func() { got, err = inbox.Await(ctx, "op-1", time.Hour) })
+				var failed *receive.Failed
+				return errors.Join(
+					expect("the state", got.State, test.state),
+					expect("failed", errors.As(err, &failed), test.state != bellhop.Succeeded),
+					expect("the time it took", took, 3*time.Second))
 			})
 			if len(b.polled) != test.polls {
 				t.Errorf("polled %v, want %d polls", b.polled, test.polls)
