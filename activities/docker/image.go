@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/cpuguy83/dockercfg"
@@ -52,7 +53,8 @@ func (p *Provider) pull(ctx context.Context, image string) error {
 		if err != nil {
 			return pullFailed(ctx, image, err)
 		}
-		if message.ID == "" {
+		// "Pulling from library/nginx" carries the tag where the others carry a layer's id.
+		if message.ID == "" || strings.HasPrefix(message.Status, "Pulling from ") {
 			continue
 		}
 		l := layers[message.ID]

@@ -28,16 +28,27 @@ func TestLaw(t *testing.T) {
 	unhealthy.HealthCheck = failingCheck()
 	memory := spec("allocate")
 	memory.MemoryMiB = 16
+	config := Config{
+		// What fails without a health check must never count as ready before, however slow the machine is.
+		SteadyAfter: bellhop.Duration(time.Minute),
+	}
+	var slowAsk *providertest.Template
+	if _, here := engineHere(b); here {
+		stuck := newShelf(b)
+		stuck.hold = make(chan struct{}) // for ever
+		config.DockerConfig = stuck.credentialsFile(t)
+		slowAsk = &providertest.Template{Spec: bellhop.Spec{Image: stuck.image()}}
+	}
 	providertest.Run(t, providertest.Suite{
 		New: func(t *testing.T) activities.Provider {
 			t.Helper()
-			// What fails without a health check must never count as ready before, however slow the machine is.
-			return setup(t, Config{SteadyAfter: bellhop.Duration(time.Minute)}).Provider
+			return setup(t, config).Provider
 		},
 		// Starting a container takes a tenth of a second, or ten on a machine that compiles on all its cores.
 		Prompt: time.Minute, Patience: 3 * time.Minute,
-		Ready: providertest.Template{Spec: healthy, ProviderConfig: never},
-		Slow:  &providertest.Template{Spec: slow, ProviderConfig: never},
+		Ready:   providertest.Template{Spec: healthy, ProviderConfig: never},
+		SlowAsk: slowAsk,
+		Slow:    &providertest.Template{Spec: slow, ProviderConfig: never},
 		Failing: []providertest.Failing{
 			{
 				Name: "Exits", Template: providertest.Template{Spec: spec("exit", "-code", "3"), ProviderConfig: never},
