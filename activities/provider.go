@@ -38,7 +38,9 @@ type Provider interface {
 	Provision(ctx context.Context, op bellhop.Operation) (bellhop.Observation, error)
 	Update(ctx context.Context, op bellhop.Operation) (bellhop.Observation, error)
 	Delete(ctx context.Context, op bellhop.Operation) (bellhop.Observation, error)
-	// Observe tells where the operation stands and changes nothing.
+	// Observe tells where the operation stands. It changes nothing that was asked for; it may finish what the ask began
+	// and the platform does not finish by itself, such as removing what a ready operation has replaced, idempotently
+	// and within the fences above. Of an operation that nobody asked for it says neither ready nor failed.
 	Observe(ctx context.Context, op bellhop.Operation) (bellhop.Observation, error)
 	// Watch reports every resource of ours as it stands, then each change, until ctx ends or the platform can no
 	// longer be watched, which is an error; it is then called again. It may repeat itself; it must not miss an end
