@@ -1,6 +1,7 @@
 package bellhop_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -348,9 +349,9 @@ func FuzzParseOperation(f *testing.F) {
 			t.Errorf("the operation is %s %s", op.Verb, op.ID)
 		}
 		text, encodeErr := json.Marshal(op)
-		textAgain, _ := json.Marshal(again)
-		if encodeErr != nil || string(text) != string(textAgain) {
-			t.Errorf("the operation is %s, %v and then %s", text, encodeErr, textAgain)
+		textAgain, encodeAgainErr := json.Marshal(again)
+		if encodeErr != nil || encodeAgainErr != nil || !bytes.Equal(text, textAgain) {
+			t.Errorf("the operation is %s, %v and then %s, %v", text, encodeErr, textAgain, encodeAgainErr)
 		}
 		if op.String() == "" || op.GoString() == "" {
 			t.Error("the operation cannot be shown")

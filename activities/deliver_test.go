@@ -123,39 +123,48 @@ func TestMemoryOfAttempts(t *testing.T) {
 		{"Closed", "who is gone at the first attempt was not told", []step{does(bridge.Closed)}, bellhop.ReceiptUndeliverable, "said closed"},
 		{
 			"ClosedAfterRetries", "attempts that surely did not arrive prove nothing",
-			[]step{does(bridge.Retry), does(bridge.Blocked), does(bridge.Closed)}, bellhop.ReceiptUndeliverable, "said closed",
+			[]step{does(bridge.Retry), does(bridge.Blocked), does(bridge.Closed)},
+			bellhop.ReceiptUndeliverable, "said closed",
 		},
 		{
 			"ClosedAfterUnknown", "an answer that was lost long ago is not forgotten",
-			[]step{unknown(bridge.Retry), does(bridge.Retry), does(bridge.Blocked), does(bridge.Closed)}, bellhop.ReceiptAckPresumed, "said closed",
+			[]step{unknown(bridge.Retry), does(bridge.Retry), does(bridge.Blocked), does(bridge.Closed)},
+			bellhop.ReceiptAckPresumed, "said closed",
 		},
 		{
 			"ClosedAfterUnknownBlock", "a blocked attempt may have arrived as well",
-			[]step{unknown(bridge.Blocked), does(bridge.Closed)}, bellhop.ReceiptAckPresumed, "said closed",
+			[]step{unknown(bridge.Blocked), does(bridge.Closed)},
+			bellhop.ReceiptAckPresumed, "said closed",
 		},
 		{
 			"ClosedAfterDeath", "what an attempt did that died with its worker is unknown",
-			[]step{dies, does(bridge.Closed)}, bellhop.ReceiptAckPresumed, "said closed",
+			[]step{dies, does(bridge.Closed)},
+			bellhop.ReceiptAckPresumed, "said closed",
 		},
 		{
 			"ClosedAfterLateDeath", "also when the attempts before it had left their traces",
-			[]step{does(bridge.Retry), dies, does(bridge.Retry), does(bridge.Closed)}, bellhop.ReceiptAckPresumed, "said closed",
+			[]step{does(bridge.Retry), dies, does(bridge.Retry), does(bridge.Closed)},
+			bellhop.ReceiptAckPresumed, "said closed",
 		},
 		{
 			"UndeliverableAfterUnknown", "a bad address is bad, whatever came before",
-			[]step{unknown(bridge.Retry), does(bridge.Undeliverable)}, bellhop.ReceiptUndeliverable, "said undeliverable",
+			[]step{unknown(bridge.Retry), does(bridge.Undeliverable)},
+			bellhop.ReceiptUndeliverable, "said undeliverable",
 		},
 		{
-			"AcknowledgedAfterDeath", "an acknowledgement needs no presumption", []step{dies, dies, {result: bridge.Result{Verdict: bridge.Acknowledged}}},
+			"AcknowledgedAfterDeath", "an acknowledgement needs no presumption",
+			[]step{dies, dies, {result: bridge.Result{Verdict: bridge.Acknowledged}}},
 			bellhop.ReceiptAcknowledged, "",
 		},
 		{
 			"AcceptedAfterRetry", "the last error stays, as the story of a late callback",
-			[]step{does(bridge.Retry), {result: bridge.Result{Verdict: bridge.Accepted}}}, bellhop.ReceiptAccepted, "said retry",
+			[]step{does(bridge.Retry), {result: bridge.Result{Verdict: bridge.Accepted}}},
+			bellhop.ReceiptAccepted, "said retry",
 		},
 		{
 			"UnknownVerdict", "an engine that answers nonsense is tried again, visibly",
-			[]step{{result: bridge.Result{Verdict: "maybe"}}, {result: bridge.Result{Verdict: bridge.Acknowledged}}}, bellhop.ReceiptAcknowledged, "",
+			[]step{{result: bridge.Result{Verdict: "maybe"}}, {result: bridge.Result{Verdict: bridge.Acknowledged}}},
+			bellhop.ReceiptAcknowledged, "",
 		},
 	}
 	for _, row := range rows {
@@ -213,17 +222,20 @@ func TestMemorySurvivesReset(t *testing.T) {
 		want   bellhop.Receipt
 	}{
 		{
-			"Unknown", map[string]any{"first_attempt_at": first, "attempts": 7, "ended": 7, "unknown": true, "last_error": "reset"},
+			"Unknown",
+			map[string]any{"first_attempt_at": first, "attempts": 7, "ended": 7, "unknown": true, "last_error": "reset"},
 			does(bridge.Closed),
 			bellhop.Receipt{State: bellhop.ReceiptAckPresumed, Attempts: 8, LastError: "said closed", FirstAttemptAt: first},
 		},
 		{
-			"Known", map[string]any{"first_attempt_at": first, "attempts": 7, "ended": 7, "unknown": false, "last_error": "refused"},
+			"Known",
+			map[string]any{"first_attempt_at": first, "attempts": 7, "ended": 7, "unknown": false, "last_error": "refused"},
 			does(bridge.Closed),
 			bellhop.Receipt{State: bellhop.ReceiptUndeliverable, Attempts: 8, LastError: "said closed", FirstAttemptAt: first},
 		},
 		{
-			"Acknowledged", map[string]any{"first_attempt_at": first, "attempts": 2, "ended": 2, "last_error": "refused"},
+			"Acknowledged",
+			map[string]any{"first_attempt_at": first, "attempts": 2, "ended": 2, "last_error": "refused"},
 			step{result: bridge.Result{Verdict: bridge.Acknowledged}},
 			bellhop.Receipt{State: bellhop.ReceiptAcknowledged, Attempts: 3, LastError: "refused", FirstAttemptAt: first},
 		},

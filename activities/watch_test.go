@@ -86,8 +86,10 @@ func TestWatchTellsWhoWaits(t *testing.T) {
 		{
 			"Ends", "each end is told, of whatever kind",
 			[]bellhop.Observation{
-				{OperationID: "a", Phase: bellhop.PhaseReady, RequestedAt: now}, {OperationID: "b", Phase: bellhop.PhaseGone, RequestedAt: now},
-				{OperationID: "c", Phase: bellhop.PhaseFailed, RequestedAt: now}, {OperationID: "d", Phase: bellhop.PhaseSuperseded, RequestedAt: now},
+				{OperationID: "a", Phase: bellhop.PhaseReady, RequestedAt: now},
+				{OperationID: "b", Phase: bellhop.PhaseGone, RequestedAt: now},
+				{OperationID: "c", Phase: bellhop.PhaseFailed, RequestedAt: now},
+				{OperationID: "d", Phase: bellhop.PhaseSuperseded, RequestedAt: now},
 			},
 			[]string{"a ready", "b gone", "c failed", "d superseded"},
 		},
@@ -99,15 +101,18 @@ func TestWatchTellsWhoWaits(t *testing.T) {
 		},
 		{
 			"ClosedLongAgo", "the list after a take-over does not wake up the dead",
-			[]bellhop.Observation{{OperationID: "old", Phase: bellhop.PhaseReady, RequestedAt: long}}, nil,
+			[]bellhop.Observation{{OperationID: "old", Phase: bellhop.PhaseReady, RequestedAt: long}},
+			nil,
 		},
 		{
-			"OpenForLong", "an operation may wait for hours", []bellhop.Observation{{OperationID: "open", Phase: bellhop.PhaseReady, RequestedAt: long}},
+			"OpenForLong", "an operation may wait for hours",
+			[]bellhop.Observation{{OperationID: "open", Phase: bellhop.PhaseReady, RequestedAt: long}},
 			[]string{"open ready"},
 		},
 		{
 			"TooNewForTheList", "the list lags, so a new operation may wait although it is not in it",
-			[]bellhop.Observation{{OperationID: "new", Phase: bellhop.PhaseReady, RequestedAt: now.Add(-10 * time.Second)}}, []string{"new ready"},
+			[]bellhop.Observation{{OperationID: "new", Phase: bellhop.PhaseReady, RequestedAt: now.Add(-10 * time.Second)}},
+			[]string{"new ready"},
 		},
 		{
 			"NoDate", "what does not tell how old it is may be new", []bellhop.Observation{{OperationID: "a", Phase: bellhop.PhaseReady}}, []string{"a ready"},
@@ -115,7 +120,8 @@ func TestWatchTellsWhoWaits(t *testing.T) {
 		{
 			"ToldBefore", "a resync repeats itself, and nobody is told twice",
 			[]bellhop.Observation{
-				{OperationID: "a", Phase: bellhop.PhaseReady, RequestedAt: now}, {OperationID: "a", Phase: bellhop.PhasePending, RequestedAt: now},
+				{OperationID: "a", Phase: bellhop.PhaseReady, RequestedAt: now},
+				{OperationID: "a", Phase: bellhop.PhasePending, RequestedAt: now},
 				{OperationID: "a", Phase: bellhop.PhaseReady, RequestedAt: now},
 			},
 			[]string{"a ready"},

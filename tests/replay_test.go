@@ -304,11 +304,12 @@ func (s scenario) check(history *historypb.History) error {
 		return err
 	}
 	var code bellhop.Code
+	var says string
 	if outcome.Error != nil {
-		code = outcome.Error.Code
+		code, says = outcome.Error.Code, outcome.Error.Message
 	}
 	if outcome.State != s.state || code != s.code || outcome.OperationType != s.verb {
-		return fmt.Errorf("it is of a %s that ended as %s %s, want %s %s", outcome.OperationType, outcome.State, outcome.Error, s.state, s.code)
+		return fmt.Errorf("it is of a %s that ended as %s %s (%s), want %s %s", outcome.OperationType, outcome.State, code, says, s.state, s.code)
 	}
 	return nil
 }

@@ -242,7 +242,7 @@ func TestEndings(t *testing.T) {
 
 // pendingIDs are the ids that the answer to the ask told.
 func pendingIDs(end ending) bellhop.ResourceIDs {
-	if end.status.Transitions[2].At == end.outcome.FinishedAt {
+	if end.status.Transitions[2].At.Equal(end.outcome.FinishedAt) {
 		return bellhop.ResourceIDs{} // the answer said gone at once
 	}
 	return pending().ResourceIDs

@@ -65,7 +65,8 @@ func (o *operation) refresh(ctx workflow.Context) (bellhop.Status, error) {
 	if o.status.State == bellhop.Running { // before, there is nothing to observe
 		if end := o.look(ctx); end != nil {
 			// The operation ends with what was seen, and the answer says so.
-			_ = workflow.Await(ctx, func() bool { return o.concluded || judge(o.aim, o.seen) == nil })
+			ended := func() bool { return o.concluded || judge(o.aim, o.seen) == nil }
+			_ = workflow.Await(ctx, ended) //nolint:errcheck // when it is cancelled meanwhile, the answer is what is known
 		}
 	}
 	return o.snapshot()

@@ -109,8 +109,13 @@ func TestRefreshObserves(t *testing.T) {
 	var early, now *answer
 	s.at(1999*time.Millisecond, func() { early = s.refresh("early") })
 	s.at(2*time.Second, func() { now = s.refresh("now") })
+	var details string
+	s.at(5*time.Second, func() { details = s.details() })
 	s.observed(10*time.Second, ready())
 	s.carryOut(bellhop.Provision, order(bellhop.Provision, nil))
+	if !strings.Contains(details, "1 of 2 ready: almost") {
+		t.Errorf("Temporal's UI shows %q, want what was observed last", details)
+	}
 	if !early.refusedAs(workflows.ErrorFresh) {
 		t.Errorf("a refresh within 2 s of the last observation was answered %+v, want it refused", early)
 	}

@@ -173,8 +173,7 @@ func TestAgainstServer(t *testing.T) {
 				want(t, deliver(t, address, state), bridge.Acknowledged)
 				var told bellhop.Outcome
 				err = run.Get(t.Context(), &told)
-				var failure *sdktemporal.ApplicationError
-				if errors.As(err, &failure) {
+				if failure, ok := errors.AsType[*sdktemporal.ApplicationError](err); ok {
 					if failure.Type() != map[bellhop.State]string{bellhop.Failed: "CAPACITY_UNAVAILABLE", bellhop.Cancelled: "CANCELLED"}[state] ||
 						failure.NonRetryable() != (state == bellhop.Cancelled) {
 						t.Errorf("the activity failed with %s, retryable %t", failure.Type(), !failure.NonRetryable())
