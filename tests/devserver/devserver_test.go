@@ -111,6 +111,7 @@ func (p *process) dial(t *testing.T, namespace string) client.Client {
 
 func TestWorkflowRuns(t *testing.T) {
 	t.Parallel()
+	ctx := patient(t)
 	p := launch(t, "--namespace=one", "--namespace=two", "--search-attribute=OrderNumber=Int")
 	if got := strings.Join(p.Namespaces, " "); got != "one two" {
 		t.Errorf("namespaces %q", got)
@@ -119,7 +120,7 @@ func TestWorkflowRuns(t *testing.T) {
 	for _, namespace := range p.Namespaces {
 		c := p.dial(t, namespace)
 		work(t, c)
-		run, err := c.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{
+		run, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
 			ID: "greet", TaskQueue: taskQueue,
 			TypedSearchAttributes: temporal.NewSearchAttributes(
 				tenant.ValueSet("acme"),
@@ -131,7 +132,7 @@ func TestWorkflowRuns(t *testing.T) {
 		}, greet, "bellhop")
 		ok(t, err)
 		var greeting string
-		ok(t, run.Get(t.Context(), &greeting))
+		ok(t, run.Get(ctx, &greeting))
 		if greeting != "hello bellhop" {
 			t.Errorf("workflow returned %q", greeting)
 		}
@@ -153,6 +154,7 @@ func TestWorkflowRuns(t *testing.T) {
 
 func TestOpenWorkflowSurvivesKill(t *testing.T) {
 	t.Parallel()
+	ctx := patient(t)
 	db := filepath.Join(t.TempDir(), "what? 100%.db") // characters that mean something in a URI
 	p := launch(t, "--headless", "--db", db)
 	if p.UI != "" {
@@ -160,7 +162,7 @@ func TestOpenWorkflowSurvivesKill(t *testing.T) {
 	}
 	c := p.dial(t, "default")
 	w := work(t, c)
-	_, err := c.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{
+	_, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
 		ID: "waiting", TaskQueue: taskQueue,
 		TypedSearchAttributes: temporal.NewSearchAttributes(tenant.ValueSet("acme")),
 	}, await)
@@ -168,10 +170,7 @@ func TestOpenWorkflowSurvivesKill(t *testing.T) {
 	awaitListed(t, c, `BellhopTenant="acme" AND ExecutionStatus="Running"`)
 
 	// Somebody else must not write to the file meanwhile.
-	var stderr bytes.Buffer
-	if code := run(t.Context(), []string{"--port=0", "--headless", "--db", db}, io.Discard, &stderr); code != 1 || !strings.Contains(stderr.String(), "locked") {
-		t.Errorf("a second server on the same file: exit code %d, %q", code, &stderr)
-	}
+	refuses(t, "locked", "--port=0", "--headless", "--db", db)
 
 	w.Stop()
 	c.Close()
@@ -182,14 +181,14 @@ func TestOpenWorkflowSurvivesKill(t *testing.T) {
 	c = p.dial(t, "default")
 	awaitListed(t, c, `BellhopTenant="acme" AND ExecutionStatus="Running"`)
 	work(t, c)
-	ok(t, c.SignalWorkflow(t.Context(), "waiting", "", "go", "home"))
+	ok(t, c.SignalWorkflow(ctx, "waiting", "", "go", "home"))
 	var said string
-	ok(t, c.GetWorkflow(t.Context(), "waiting", "").Get(t.Context(), &said))
+	ok(t, c.GetWorkflow(ctx, "waiting", "").Get(ctx, &said))
 	if said != "home" {
 		t.Errorf("workflow returned %q", said)
 	}
 	for _, namespace := range p.Namespaces {
-		_, err := p.dial(t, namespace).ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{
+		_, err := p.dial(t, namespace).ExecuteWorkflow(ctx, client.StartWorkflowOptions{
 			ID: "ordered", TaskQueue: taskQueue,
 			TypedSearchAttributes: temporal.NewSearchAttributes(temporal.NewSearchAttributeKeyInt64("OrderNumber").ValueSet(1)),
 		}, await)
@@ -198,25 +197,27 @@ func TestOpenWorkflowSurvivesKill(t *testing.T) {
 	if code, printed := p.end(t, syscall.SIGINT); code != 0 || printed != "" {
 		t.Errorf("exit code %d, printed %q", code, printed)
 	}
-
-	stderr.Reset()
-	if code := run(t.Context(), []string{"--port=0", "--headless", "--db", db, "--search-attribute=OrderNumber=Text"}, io.Discard, &stderr); code != 1 || !strings.Contains(stderr.String(), "OrderNumber") {
-		t.Errorf("another type for a search attribute: exit code %d, %q", code, &stderr)
-	}
+	// After a clean stop the file alone is everything: a copy knows what was in it.
+	content, err := os.ReadFile(db)
+	ok(t, err)
+	db = filepath.Join(t.TempDir(), "copy.db")
+	ok(t, os.WriteFile(db, content, 0o600))
+	refuses(t, "OrderNumber", "--port=0", "--headless", "--db", db, "--search-attribute=OrderNumber=Text")
 }
 
 // The server's defaults are made for clusters; see dynamicconfig.go.
 func TestAdaptedToOneMachine(t *testing.T) {
 	t.Parallel()
+	ctx := patient(t)
 	p := launch(t, "--headless")
 	c := p.dial(t, "default")
 	work(t, c)
 
 	t.Run("short timers are short", func(t *testing.T) {
 		began := time.Now()
-		run, err := c.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: "naps", TaskQueue: taskQueue}, naps, 20)
+		run, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: "naps", TaskQueue: taskQueue}, naps, 20)
 		ok(t, err)
-		ok(t, run.Get(t.Context(), nil))
+		ok(t, run.Get(ctx, nil))
 		// By default each nap takes a second.
 		if took := time.Since(began); took > 10*time.Second {
 			t.Errorf("20 naps of 10 ms took %s", took)
@@ -226,12 +227,12 @@ func TestAdaptedToOneMachine(t *testing.T) {
 	t.Run("a new search attribute is usable at once", func(t *testing.T) {
 		for i := range 5 {
 			name := "Colour" + string(rune('A'+i))
-			_, err := c.OperatorService().AddSearchAttributes(t.Context(), &operatorservice.AddSearchAttributesRequest{
+			_, err := c.OperatorService().AddSearchAttributes(ctx, &operatorservice.AddSearchAttributesRequest{
 				Namespace:        "default",
 				SearchAttributes: map[string]enumspb.IndexedValueType{name: enumspb.INDEXED_VALUE_TYPE_KEYWORD},
 			})
 			ok(t, err)
-			_, err = c.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{
+			_, err = c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
 				ID: name, TaskQueue: taskQueue,
 				TypedSearchAttributes: temporal.NewSearchAttributes(temporal.NewSearchAttributeKeyKeyword(name).ValueSet("red")),
 			}, greet, "red")
@@ -241,22 +242,53 @@ func TestAdaptedToOneMachine(t *testing.T) {
 
 	t.Run("listing is not throttled", func(t *testing.T) {
 		for range 50 {
-			_, err := c.WorkflowService().ListWorkflowExecutions(t.Context(), &workflowservice.ListWorkflowExecutionsRequest{Namespace: "default"})
+			_, err := c.WorkflowService().ListWorkflowExecutions(ctx, &workflowservice.ListWorkflowExecutionsRequest{Namespace: "default"})
 			ok(t, err)
 		}
 	})
 
+	t.Run("tenants are served in turn", func(t *testing.T) {
+		const queue, backlog = "fairness", 60
+		start := func(tenant string, n int) {
+			_, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
+				ID: fmt.Sprint(tenant, n), TaskQueue: queue, Priority: temporal.Priority{FairnessKey: tenant},
+			}, arrive, tenant)
+			ok(t, err)
+		}
+		for n := range backlog {
+			start("busy", n)
+		}
+		start("late", 0)
+		w := worker.New(c, queue, worker.Options{MaxConcurrentWorkflowTaskExecutionSize: 2, MaxConcurrentWorkflowTaskPollers: 2})
+		w.RegisterWorkflow(arrive)
+		ok(t, w.Start())
+		defer w.Stop()
+		for before := 0; ; before++ {
+			select {
+			case who := <-arrivals:
+				if who == "late" {
+					return
+				}
+			case <-ctx.Done():
+				t.Fatalf("nothing begins after %d workflows", before)
+			}
+			if before == backlog/2 {
+				t.Fatalf("a tenant with one workflow waits behind %d of another's", before)
+			}
+		}
+	})
+
 	t.Run("Nexus calls back", func(t *testing.T) {
-		_, err := c.OperatorService().CreateNexusEndpoint(t.Context(), &operatorservice.CreateNexusEndpointRequest{Spec: &nexuspb.EndpointSpec{
+		_, err := c.OperatorService().CreateNexusEndpoint(ctx, &operatorservice.CreateNexusEndpointRequest{Spec: &nexuspb.EndpointSpec{
 			Name: endpoint,
 			Target: &nexuspb.EndpointTarget{Variant: &nexuspb.EndpointTarget_Worker_{
 				Worker: &nexuspb.EndpointTarget_Worker{Namespace: "default", TaskQueue: taskQueue}}},
 		}})
 		ok(t, err)
-		run, err := c.ExecuteWorkflow(t.Context(), client.StartWorkflowOptions{ID: "abroad", TaskQueue: taskQueue}, greetAbroad, "nexus")
+		run, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: "abroad", TaskQueue: taskQueue}, greetAbroad, "nexus")
 		ok(t, err)
 		var greeting string
-		ok(t, run.Get(t.Context(), &greeting))
+		ok(t, run.Get(ctx, &greeting))
 		if greeting != "hello nexus" {
 			t.Errorf("workflow returned %q", greeting)
 		}
@@ -298,21 +330,23 @@ func TestPortInUse(t *testing.T) {
 	defer l.Close()
 	_, port, err := net.SplitHostPort(l.Addr().String())
 	ok(t, err)
-	for _, args := range [][]string{{"--port=" + port, "--headless"}, {"--port=0", "--ui-port=" + port}} {
-		var stderr bytes.Buffer
-		if code := run(t.Context(), args, io.Discard, &stderr); code != 1 || !strings.Contains(stderr.String(), port+" is in use") {
-			t.Errorf("%q: exit code %d, %q", args, code, &stderr)
-		}
-	}
+	refuses(t, port+" is in use", "--port="+port, "--headless")
+	refuses(t, port+" is in use", "--port=0", "--ui-port="+port)
 }
 
 func TestForeignFile(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "diary.txt")
 	ok(t, os.WriteFile(file, []byte(strings.Repeat("Dear diary, ", 1000)), 0o600))
+	refuses(t, "not a database", "--port=0", "--headless", "--db", file)
+}
+
+// refuses expects the server not to start, for the reason.
+func refuses(t *testing.T, reason string, args ...string) {
+	t.Helper()
 	var stderr bytes.Buffer
-	if code := run(t.Context(), []string{"--port=0", "--headless", "--db", file}, io.Discard, &stderr); code != 1 || !strings.Contains(stderr.String(), "not a database") {
-		t.Errorf("exit code %d, %q", code, &stderr)
+	if code := run(patient(t), args, io.Discard, &stderr); code != 1 || !strings.Contains(stderr.String(), reason) {
+		t.Errorf("%q: exit code %d, %q", args, code, &stderr)
 	}
 }
 
@@ -339,6 +373,14 @@ func greet(ctx workflow.Context, name string) (greeting string, err error) {
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{StartToCloseTimeout: time.Minute})
 	err = workflow.ExecuteActivity(ctx, hello, name).Get(ctx, &greeting)
 	return greeting, err
+}
+
+// arrivals tells, in order, whose workflows a worker began.
+var arrivals = make(chan string, 1000)
+
+func arrive(_ workflow.Context, tenant string) error {
+	arrivals <- tenant
+	return nil
 }
 
 func await(ctx workflow.Context) (word string, err error) {
@@ -372,8 +414,7 @@ func greetAbroad(ctx workflow.Context, name string) (greeting string, err error)
 // follows the workflows with some milliseconds' delay.
 func awaitListed(t *testing.T, c client.Client, query string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
+	ctx := patient(t)
 	ok(t, poll(ctx, func() error {
 		found, err := c.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{Query: query})
 		if err != nil {
@@ -384,6 +425,13 @@ func awaitListed(t *testing.T, c client.Client, query string) {
 		}
 		return nil
 	}))
+}
+
+// patient ends when the test does, or when it hangs.
+func patient(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
 }
 
 func ok(t *testing.T, err error) {

@@ -37,6 +37,7 @@ type server struct {
 
 	temporal temporal.Server
 	ui       *uiserver.Server // nil without UI
+	database *config.SQL
 }
 
 // start starts the server and returns when it really answers.
@@ -56,7 +57,7 @@ func start(ctx context.Context, o options, logs io.Writer) (_ *server, err error
 		return nil, fmt.Errorf("prepare database in memory: %w", err)
 	}
 
-	s := &server{address: address(ports.frontend), namespaces: o.namespaces}
+	s := &server{address: address(ports.frontend), namespaces: o.namespaces, database: database}
 	logger := newLogger(o.logLevel, logs)
 	s.temporal, err = newTemporal(serverConfig(ports, database), ports, logger)
 	if err != nil {
@@ -85,19 +86,22 @@ func start(ctx context.Context, o options, logs io.Writer) (_ *server, err error
 	return s, nil
 }
 
-// stop stops the UI and the server, in that order: the UI is a client.
+// stop stops the UI, which is a client, then the server, then the database.
 func (s *server) stop() error {
 	if s.ui != nil {
 		s.ui.Stop()
 	}
 	done := make(chan error, 1)
-	go func() { done <- s.temporal.Stop() }()
+	go func() {
+		if err := s.temporal.Stop(); err != nil {
+			done <- fmt.Errorf("stop server: %w", err)
+			return
+		}
+		done <- finishDatabase(s.database)
+	}()
 	select {
 	case err := <-done:
-		if err != nil {
-			return fmt.Errorf("stop server: %w", err)
-		}
-		return nil
+		return err
 	case <-time.After(stopTimeout):
 		return fmt.Errorf("stop server: not done after %s", stopTimeout)
 	}
@@ -159,10 +163,6 @@ func serverConfig(p ports, database *config.SQL) *config.Config {
 	service := func(grpc, http int) config.Service {
 		return config.Service{RPC: config.RPC{GRPCPort: grpc, HTTPPort: http, BindOnIP: localhost}}
 	}
-	disabled := config.Archival{
-		History:    config.HistoryArchival{State: config.ArchivalDisabled},
-		Visibility: config.VisibilityArchival{State: config.ArchivalDisabled},
-	}
 	return &config.Config{
 		Persistence: config.Persistence{
 			DefaultStore:    storeName,
@@ -187,13 +187,17 @@ func serverConfig(p ports, database *config.SQL) *config.Config {
 		},
 		DCRedirectionPolicy: config.DCRedirectionPolicy{Policy: "noop"},
 		Services: map[string]config.Service{
-			// Without the HTTP port Nexus has no endpoint to be called back on.
+			// The results of Nexus operations come in over HTTP, also from this very
+			// server: without the port callers wait for ever.
 			string(primitives.FrontendService): service(p.frontend, p.frontendHTTP),
 			string(primitives.HistoryService):  service(p.history, 0),
 			string(primitives.MatchingService): service(p.matching, 0),
 			string(primitives.WorkerService):   service(p.worker, 0),
 		},
-		Archival: disabled,
+		Archival: config.Archival{
+			History:    config.HistoryArchival{State: config.ArchivalDisabled},
+			Visibility: config.VisibilityArchival{State: config.ArchivalDisabled},
+		},
 		NamespaceDefaults: config.NamespaceDefaults{Archival: config.ArchivalNamespaceDefaults{
 			History:    config.HistoryArchivalNamespaceDefaults{State: config.ArchivalDisabled},
 			Visibility: config.VisibilityArchivalNamespaceDefaults{State: config.ArchivalDisabled},

@@ -61,8 +61,8 @@ func sqliteConfig(path string) *config.SQL {
 
 // prepareDatabase makes sure that the schema and the namespaces exist.
 func prepareDatabase(c *config.SQL, namespaces []string, attributes searchAttributes) error {
-	// The in-memory database gets its schema when it is opened.
-	if c.ConnectAttributes["mode"] != "memory" {
+	// A database in memory gets its schema when it is opened.
+	if !inMemory(c) {
 		if err := ensureSchema(c); err != nil {
 			return err
 		}
@@ -87,9 +87,9 @@ func prepareDatabase(c *config.SQL, namespaces []string, attributes searchAttrib
 // kill in the middle leaves an empty file, not half a schema that no later
 // start could use.
 func ensureSchema(c *config.SQL) (err error) {
-	db, err := sql.NewSQLAdminDB(sqlplugin.DbKindUnknown, c, resolver.NewNoopResolver(), log.NewNoopLogger(), metrics.NoopMetricsHandler)
+	db, err := openDatabase(c)
 	if err != nil {
-		return fmt.Errorf("open database: %w", err)
+		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 
@@ -116,3 +116,30 @@ func ensureSchema(c *config.SQL) (err error) {
 	}
 	return db.Exec("COMMIT")
 }
+
+// finishDatabase folds the write-ahead log into the file, so that after a clean
+// stop the file alone is everything and can be copied.
+func finishDatabase(c *config.SQL) error {
+	if inMemory(c) {
+		return nil
+	}
+	db, err := openDatabase(c)
+	if err != nil {
+		return err
+	}
+	if err := db.Exec("PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
+		return errors.Join(fmt.Errorf("finish database: %w", err), db.Close())
+	}
+	return db.Close()
+}
+
+// openDatabase returns the connection that all parts of the server share.
+func openDatabase(c *config.SQL) (sqlplugin.AdminDB, error) {
+	db, err := sql.NewSQLAdminDB(sqlplugin.DbKindUnknown, c, resolver.NewNoopResolver(), log.NewNoopLogger(), metrics.NoopMetricsHandler)
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	return db, nil
+}
+
+func inMemory(c *config.SQL) bool { return c.ConnectAttributes["mode"] == "memory" }
