@@ -171,7 +171,7 @@ func TestWatchTellsAgainWhatWasNotHeard(t *testing.T) {
 		<-w.heard
 		report(late)
 		<-w.heard
-		for { // a resync comes minutes later; this one comes until it is heard
+		for began := time.Now(); time.Since(began) < 30*time.Second; { // a resync comes minutes later; this one until it is heard
 			report(gone)
 			report(late)
 			select {
@@ -181,6 +181,7 @@ func TestWatchTellsAgainWhatWasNotHeard(t *testing.T) {
 				runtime.Gosched()
 			}
 		}
+		return errBroken
 	})
 	if err == nil {
 		t.Error("the watch ended without an error")
