@@ -115,7 +115,7 @@ func (s *show) says(lines ...string) {
 func (s *show) leavesNothing() {
 	s.Helper()
 	// A process that was killed is gone a moment later.
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(5 * time.Second)
 	for left := s.processes(); len(left) > 0; left = s.processes() {
 		if time.Now().After(deadline) {
 			s.Errorf("processes are left: %v", left)
@@ -147,7 +147,7 @@ func (s *show) leavesNothing() {
 	ctx, cancel := context.WithTimeout(s.Context(), time.Minute)
 	defer cancel()
 	images, err := probe.engine.ImageList(ctx, client.ImageListOptions{
-		Filters: make(client.Filters).Add("reference", "bellhop.demo/hello:"+name),
+		Filters: make(client.Filters).Add("label", "bellhop.demo="+name), // also one that has lost its name
 	})
 	if err != nil || len(images.Items) > 0 {
 		s.Errorf("images are left: %v, %v", images.Items, err)

@@ -97,7 +97,7 @@ func (s *stage) image(ctx context.Context, name string) (int, error) {
 		return err
 	})
 	imported, err := s.engine.ImageImport(ctx, client.ImageImportSource{Source: &archive, SourceName: "-"}, name,
-		client.ImageImportOptions{Changes: []string{`ENTRYPOINT ["/hello"]`}})
+		client.ImageImportOptions{Changes: []string{`ENTRYPOINT ["/hello"]`, "LABEL bellhop.demo=" + s.name}})
 	if err != nil {
 		return 0, fmt.Errorf("import image %s: %w", name, err)
 	}

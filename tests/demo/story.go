@@ -81,7 +81,6 @@ func contained(ctx context.Context, s *stage) error {
 		s.line("  Left out: no Docker engine answers on this machine. Get one: https://docs.docker.com/engine/install/")
 		return nil
 	}
-	s.later("remove containers", s.sweep)
 	image := "bellhop.demo/hello:" + s.name
 	err := s.step(ctx, "make an image", func(ctx context.Context, _ func(string)) (string, error) {
 		size, err := s.image(ctx, image)
@@ -90,6 +89,8 @@ func contained(ctx context.Context, s *stage) error {
 	if err != nil {
 		return err
 	}
+	// After the image, so that they are removed before it: an image in use would only lose its name.
+	s.later("remove containers", s.sweep)
 	got, err := s.order(ctx, "3", "-provider", "docker", "-image", image, "-port", "8080", "-first-attempt", `{"pull": "never"}`)
 	if err != nil {
 		return err
