@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -130,7 +129,7 @@ func (c Callback) Secrets() []string {
 		return nil
 	}
 	var secrets []string
-	for _, name := range slices.Sorted(maps.Keys(members)) {
+	for _, name := range sortedKeys(members) {
 		if token, ok := members[name].(string); ok && !slices.Contains(openAddressFields, name) && len(token) >= minSecret {
 			secrets = append(secrets, token)
 		}

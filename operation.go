@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -269,8 +268,8 @@ func (op *Operation) check(faults *Faults) {
 		faults.Add("on_cancel", `must be "leave" or "remove"`)
 	}
 	size := 0
-	for key, value := range op.Metadata {
-		size += len(key) + len(value)
+	for _, key := range sortedKeys(op.Metadata) {
+		size += len(key) + len(op.Metadata[key])
 	}
 	if size > MaxMetadataBytes {
 		faults.Add("metadata", "is %d bytes large; at most %d are taken", size, MaxMetadataBytes)
@@ -300,7 +299,7 @@ func (s *Spec) check(verb Verb, faults *Faults) {
 	if s.Replicas < 1 || s.Replicas > MaxReplicas {
 		faults.Add("spec.replicas", "must be 1 to %d", MaxReplicas)
 	}
-	for _, key := range slices.Sorted(maps.Keys(s.Env)) {
+	for _, key := range sortedKeys(s.Env) {
 		if !envPattern.MatchString(key) {
 			faults.Add("spec.env", "%q is not a name for a variable: letters, digits and '_', not beginning with a digit", key)
 		}
@@ -429,8 +428,8 @@ const minSecret = 6
 // Secrets are the values that must not show up anywhere: tokens of callbacks and environment values.
 func (op Operation) Secrets() []string {
 	var secrets []string
-	for _, value := range op.Spec.Env {
-		if len(value) >= minSecret {
+	for _, key := range sortedKeys(op.Spec.Env) {
+		if value := op.Spec.Env[key]; len(value) >= minSecret {
 			secrets = append(secrets, value)
 		}
 	}

@@ -1,9 +1,7 @@
 package bellhop
 
 import (
-	"maps"
 	"reflect"
-	"slices"
 	"time"
 	"unicode/utf8"
 )
@@ -153,7 +151,7 @@ func cutStart(text string, limit int) string {
 func cleanEvidence(evidence map[string]string, secrets []string) map[string]string {
 	clean := make(map[string]string, len(evidence))
 	room := maxEvidenceTotal
-	for _, name := range slices.Sorted(maps.Keys(evidence)) {
+	for _, name := range sortedKeys(evidence) {
 		value := cutStart(Scrub(evidence[name], secrets), maxEvidence)
 		if room -= len(name) + len(value); room < 0 {
 			clean["more"] = "there was more evidence than an outcome can carry"

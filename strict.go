@@ -164,7 +164,7 @@ func (f *Faults) assign(path string, value any, into reflect.Value) {
 	if value == nil {
 		return
 	}
-	if text, ok := into.Addr().Interface().(encoding.TextUnmarshaler); ok {
+	if text, ok := reflect.TypeAssert[encoding.TextUnmarshaler](into.Addr()); ok {
 		s, ok := value.(string)
 		if !ok {
 			f.Add(path, "must be a string, not %s", describe(value))
@@ -240,7 +240,7 @@ func (f *Faults) assignStruct(path string, value any, into reflect.Value) {
 			fields[name] = into.FieldByIndex(field.Index)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(obj.members)) {
+	for _, name := range sortedKeys(obj.members) {
 		field, known := fields[name]
 		switch {
 		case !known:
@@ -261,7 +261,7 @@ func (f *Faults) assignMap(path string, value any, into reflect.Value) {
 		return
 	}
 	entries := reflect.MakeMapWithSize(into.Type(), len(obj.members))
-	for _, name := range slices.Sorted(maps.Keys(obj.members)) {
+	for _, name := range sortedKeys(obj.members) {
 		entry := reflect.New(into.Type().Elem()).Elem()
 		if entry.Type() == rawType {
 			entry.SetBytes(slices.Clone(obj.raw[name]))
@@ -325,6 +325,11 @@ func describe(value any) string {
 	}
 }
 
+// sortedKeys are the keys of a map in an order that is the same each time: workflows are replayed through this code.
+func sortedKeys[V any](m map[string]V) []string {
+	return slices.Sorted(maps.Keys(m)) //workflowcheck:ignore
+}
+
 func joinPath(path, name string) string {
 	switch {
 	case path == "":
@@ -339,10 +344,10 @@ func joinPath(path, name string) string {
 // suggest offers the field that was probably meant.
 func suggest(name string, fields map[string]reflect.Value) string {
 	plain := func(s string) string { return strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(s)) }
-	for _, field := range slices.Sorted(maps.Keys(fields)) {
+	for _, field := range sortedKeys(fields) {
 		if plain(field) == plain(name) {
 			return fmt.Sprintf(" (did you mean %q?)", field)
 		}
 	}
-	return fmt.Sprintf(" (known are %s)", strings.Join(slices.Sorted(maps.Keys(fields)), ", "))
+	return fmt.Sprintf(" (known are %s)", strings.Join(sortedKeys(fields), ", "))
 }

@@ -102,8 +102,7 @@ func (a *Activities) ask(ctx context.Context, op bellhop.Operation, name string,
 func (a *Activities) check(op bellhop.Operation) bellhop.Faults {
 	var faults bellhop.Faults
 	note := func(err error, path string) {
-		var more bellhop.Faults
-		if errors.As(err, &more) {
+		if more, ok := errors.AsType[bellhop.Faults](err); ok {
 			faults = append(faults, more.Within(path)...)
 		} else if err != nil {
 			faults.Add(path, "%s", err)

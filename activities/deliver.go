@@ -116,8 +116,7 @@ func remember(ctx context.Context, now time.Time) memory {
 	past := memory{FirstAttemptAt: now}
 	attempt := activity.GetInfo(ctx).Attempt
 	if activity.HasHeartbeatDetails(ctx) {
-		// Details that cannot be read are as good as none.
-		_ = activity.GetHeartbeatDetails(ctx, &past)
+		_ = activity.GetHeartbeatDetails(ctx, &past) //nolint:errcheck // details that cannot be read are as good as none
 	}
 	if attempt > 1 && past.Ended != attempt-1 {
 		// The attempt before this one left nothing: its worker died, or the answer came too late.
@@ -186,8 +185,8 @@ func GaveUp(receipt *bellhop.Receipt, err error) {
 func Pending(receipt *bellhop.Receipt, info *workflowpb.PendingActivityInfo) {
 	receipt.State = bellhop.ReceiptDelivering
 	var past memory
-	// Details that cannot be read are as good as none.
-	_ = converter.GetDefaultDataConverter().FromPayloads(info.GetHeartbeatDetails(), &past)
+	details := info.GetHeartbeatDetails()
+	_ = converter.GetDefaultDataConverter().FromPayloads(details, &past) //nolint:errcheck // as above
 	receipt.FirstAttemptAt = past.FirstAttemptAt
 	receipt.LastError = past.LastError
 	receipt.Attempts = max(past.Attempts, int(info.GetAttempt())-1)

@@ -96,8 +96,7 @@ func (c *Client) unsearchable(ctx context.Context) ([]string, error) {
 			Namespace: c.namespace,
 			Query:     name + " = 'bellhop'",
 		})
-		var invalid *serviceerror.InvalidArgument
-		if errors.As(err, &invalid) {
+		if _, ok := errors.AsType[*serviceerror.InvalidArgument](err); ok {
 			missing = append(missing, name)
 		} else if err != nil {
 			return nil, fmt.Errorf("search namespace %s by %s: %w", c.namespace, name, err)

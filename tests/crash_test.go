@@ -21,7 +21,7 @@ import (
 )
 
 // kills is how often a worker is killed in each phase.
-func kills(t *testing.T) int {
+func kills() int {
 	if n, err := strconv.Atoi(os.Getenv("BELLHOP_KILLS")); err == nil {
 		return n
 	}
@@ -163,7 +163,7 @@ func TestWorkerKilledWhileAsking(t *testing.T) {
 	got := b.call("caller")
 	crew := b.crew(b.config(noBackstop))
 	var ids []string
-	for i := range kills(t) {
+	for i := range kills() {
 		id := fmt.Sprintf("asking-%d", i)
 		b.begin(id, "temporal", `{"ask_takes": "1s"}`)
 		ids = append(ids, id)
@@ -181,7 +181,7 @@ func TestWorkerKilledWhileOperationsWait(t *testing.T) {
 	got := b.call("caller")
 	crew := b.crew(b.config(noBackstop))
 	var ids []string
-	for i := range kills(t) {
+	for i := range kills() {
 		id := fmt.Sprintf("waiting-%d", i)
 		b.begin(id, "temporal", `{"ready_after": "3s"}`)
 		ids = append(ids, id)
@@ -199,7 +199,7 @@ func TestWorkerKilledThatHoldsTheWatch(t *testing.T) {
 	var ids []string
 	watch := workflows.WatchID("simulated")
 	var slowest time.Duration
-	for i := range kills(t) {
+	for i := range kills() {
 		id := fmt.Sprintf("watched-%d", i)
 		// It becomes ready while nobody watches: whoever takes over must find it.
 		b.begin(id, "temporal", `{"ready_after": "1s"}`)
@@ -247,7 +247,7 @@ func TestWorkerKilledBetweenAttempts(t *testing.T) {
 	})
 	crew := b.crew(config, env)
 	var ids []string
-	for i := range kills(t) {
+	for i := range kills() {
 		id := fmt.Sprintf("between-%d", i)
 		b.begin(id, "caller", `{}`)
 		ids = append(ids, id)
@@ -277,7 +277,7 @@ func TestWorkerKilledRightAfterTheCallerTookTheCallback(t *testing.T) {
 		return err
 	})
 	var ids []string
-	for i := range kills(t) {
+	for i := range kills() {
 		id := fmt.Sprintf("taken-%d", i)
 		b.begin(id, "caller", `{}`)
 		ids = append(ids, id)

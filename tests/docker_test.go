@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
+	"strconv"
 	"testing"
 
 	"github.com/moby/moby/client"
@@ -92,7 +94,7 @@ func TestContainerThroughBellhop(t *testing.T) {
 	require.Len(t, first.Endpoints, 2)
 	for _, endpoint := range first.Endpoints {
 		require.Equal(t, "127.0.0.1", endpoint.Host, "published on loopback unless configured")
-		answer, err := http.Get(fmt.Sprintf("http://%s:%d/", endpoint.Host, endpoint.Port)) //nolint:noctx // the test's own timeout is enough
+		answer, err := http.Get("http://" + net.JoinHostPort(endpoint.Host, strconv.Itoa(endpoint.Port))) //nolint:noctx // the test's own timeout is enough
 		require.NoError(t, err)
 		page, err := io.ReadAll(answer.Body)
 		require.NoError(t, err)
@@ -128,7 +130,7 @@ func TestContainersWhoseWorkersAreKilled(t *testing.T) {
 	got := b.call("caller")
 	crew := b.crew(b.config(withDocker))
 	var ids []string
-	for i := range max(kills(t)/2, 2) {
+	for i := range max(kills()/2, 2) {
 		id := fmt.Sprintf("%s-%d", e.tenant, i)
 		_, err := b.ops.Start(b.ctx, id, bellhop.Provision, fmt.Appendf(nil, `{"tenant_id": %q, "resource": "web-%d",
 			"provider": "docker", "spec": {"image": %q, "replicas": 2},

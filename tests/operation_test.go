@@ -69,13 +69,23 @@ func TestInputThatCannotBeReadEndsTheOperation(t *testing.T) {
 	}{
 		{"a stranger's first try", nil, []string{"there is none"}},
 		{"a string where an object belongs", []string{"--input", `"web"`}, []string{"must be an object, not a string"}},
-		{"typing errors, of which none may hide another", []string{"--input", `{"tenant_id": 7, "provder": "simulated", "spec": {"replicas": "two"}}`},
-			[]string{"tenant_id: must be a string, not the number 7", "provder: is not a known field", "provider: is required",
-				"spec.image: is required", "spec.replicas: must be a whole number, not a string"}},
-		{"what only a worker knows", []string{"--input", `{"tenant_id": "acme", "provider": "ecs", "spec": {"image": "nginx"},
+		{
+			"typing errors, of which none may hide another",
+			[]string{"--input", `{"tenant_id": 7, "provder": "simulated", "spec": {"replicas": "two"}}`},
+			[]string{
+				"tenant_id: must be a string, not the number 7", "provder: is not a known field", "provider: is required",
+				"spec.image: is required", "spec.replicas: must be a whole number, not a string",
+			},
+		},
+		{
+			"what only a worker knows",
+			[]string{"--input", `{"tenant_id": "acme", "provider": "ecs", "spec": {"image": "nginx"},
 			"callbacks": [{"target": "nobody"}, {"target": "temporal", "address": {"workflow": "x"}}]}`},
-			[]string{`provider: "ecs" is not configured; configured are simulated`, `callbacks[0].target: "nobody" is not configured`,
-				"callbacks[1].address.workflow: is not a known field"}},
+			[]string{
+				`provider: "ecs" is not configured; configured are simulated`, `callbacks[0].target: "nobody" is not configured`,
+				"callbacks[1].address.workflow: is not a known field",
+			},
+		},
 	} {
 		id := fmt.Sprintf("invalid-%d", i)
 		args := append([]string{"workflow", "start", "--type", "ProvisionCompute", "--task-queue", "bellhop", "--workflow-id", id}, tc.args...)

@@ -233,7 +233,7 @@ type parts struct {
 
 func (p *parts) close() {
 	for _, closer := range p.closers {
-		_ = closer() // the process ends
+		_ = closer() //nolint:errcheck // the process ends
 	}
 }
 
@@ -271,7 +271,7 @@ func kind(raw json.RawMessage) string {
 	var entry struct {
 		Type string `json:"type"`
 	}
-	_ = json.Unmarshal(raw, &entry) // what is wrong with it is reported with the type's own fields
+	_ = json.Unmarshal(raw, &entry) //nolint:errcheck // what is wrong with it is reported with the type's own fields
 	return entry.Type
 }
 

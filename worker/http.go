@@ -59,12 +59,12 @@ func listen(config Config, telemetry *telemetry, ready func(context.Context) err
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = server.Serve(listener) // ends with Shutdown
+		_ = server.Serve(listener) //nolint:errcheck // it ends with Shutdown
 	}()
 	s.stop = func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
-		_ = server.Shutdown(ctx) // the process ends
+		_ = server.Shutdown(ctx) //nolint:errcheck // the process ends
 		<-done
 	}
 	return s, nil

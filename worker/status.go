@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"go.temporal.io/sdk/interceptor"
@@ -21,7 +22,7 @@ type statusInterceptor struct {
 }
 
 // InterceptWorkflow is part of [interceptor.WorkerInterceptor].
-func (s *statusInterceptor) InterceptWorkflow(ctx workflow.Context, next interceptor.WorkflowInboundInterceptor,
+func (s *statusInterceptor) InterceptWorkflow(_ workflow.Context, next interceptor.WorkflowInboundInterceptor,
 ) interceptor.WorkflowInboundInterceptor {
 	inbound := &statusInbound{ops: s.ops}
 	inbound.Next = next
@@ -43,13 +44,11 @@ func (s *statusInbound) HandleQuery(ctx workflow.Context, in *interceptor.Handle
 	if err != nil || !ok || in.QueryType != workflows.QueryStatus {
 		return answer, err
 	}
-	for _, receipt := range status.Callbacks {
-		if receipt.State == bellhop.ReceiptDelivering {
-			asking, cancel := context.WithTimeout(context.Background(), completeWithin)
-			defer cancel()
-			s.ops.Complete(asking, &status)
-			break
-		}
+	trying := func(r bellhop.Receipt) bool { return r.State == bellhop.ReceiptDelivering }
+	if slices.ContainsFunc(status.Callbacks, trying) {
+		asking, cancel := context.WithTimeout(context.Background(), completeWithin)
+		defer cancel()
+		s.ops.Complete(asking, &status)
 	}
 	return status, nil
 }

@@ -71,7 +71,7 @@ func startTelemetry(ctx context.Context, config Config) (*telemetry, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		for _, stop := range stops {
-			_ = stop(ctx) // the process ends; the last spans may be lost
+			_ = stop(ctx) //nolint:errcheck // the process ends; the last spans may be lost
 		}
 	}
 	return t, nil
@@ -124,8 +124,7 @@ func startTracing(ctx context.Context, config TracingConfig) (*sdktrace.TracerPr
 
 // countWaiting reports how many operations are under way, asked of Temporal when the metrics are read.
 func (t *telemetry) countWaiting(ops *operations.Client, providers map[string]activities.Provider) {
-	// The error would mean a name that is no metric's.
-	_, _ = t.meter.Int64ObservableGauge("bellhop_operations_open",
+	_, _ = t.meter.Int64ObservableGauge("bellhop_operations_open", //nolint:errcheck // it would mean a name that is no metric's
 		metric.WithDescription("Operations under way, by provider, as Temporal's visibility has them."),
 		metric.WithInt64Callback(func(ctx context.Context, observer metric.Int64Observer) error {
 			ctx, cancel := context.WithTimeout(ctx, 2*time.Second)

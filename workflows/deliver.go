@@ -72,7 +72,7 @@ func (d *deliveries) start(ctx workflow.Context, i int, delivery activities.Deli
 	d.open++
 	workflow.Go(ctx, func(ctx workflow.Context) {
 		if before != nil {
-			_ = before.Get(ctx, nil) // only its end matters
+			_ = before.Get(ctx, nil) //nolint:errcheck // only its end matters
 		}
 		d.deliver(ctx, i, delivery)
 		d.open--

@@ -64,11 +64,11 @@ func begin(ctx workflow.Context, verb bellhop.Verb, input converter.RawValue) (*
 	if err == nil {
 		op, err = bellhop.ParseOperation(info.WorkflowExecution.ID, verb, info.WorkflowStartTime, data)
 	} else {
+		//nolint:errcheck // what is wrong is known already
 		op, _ = bellhop.ParseOperation(info.WorkflowExecution.ID, verb, info.WorkflowStartTime, []byte("{}"))
 		op.Callbacks = nil
 	}
-	var faults bellhop.Faults
-	if errors.As(err, &faults) {
+	if faults, ok := errors.AsType[bellhop.Faults](err); ok {
 		invalid = bellhop.InvalidOperation(faults)
 	}
 	o := &operation{Operation: op, aim: op.Verb, news: workflow.NewBufferedChannel(ctx, 1)}
@@ -410,12 +410,10 @@ func (o *operation) timedOut(why string) *bellhop.Failure {
 
 // lastError digs out of what Temporal reports what the last attempt said.
 func lastError(err error) string {
-	var application *temporal.ApplicationError
-	if errors.As(err, &application) {
+	if application, ok := errors.AsType[*temporal.ApplicationError](err); ok {
 		return fmt.Sprintf("%s: %s", application.Type(), application.Message())
 	}
-	var timeout *temporal.TimeoutError
-	if errors.As(err, &timeout) {
+	if _, ok := errors.AsType[*temporal.TimeoutError](err); ok {
 		return "no answer came"
 	}
 	return err.Error()

@@ -62,8 +62,7 @@ func parseAddress(raw json.RawMessage) (Address, bellhop.Faults) {
 	}
 	var wire wireAddress
 	if err := bellhop.DecodeStrict(raw, &wire); err != nil {
-		var more bellhop.Faults
-		if errors.As(err, &more) {
+		if more, ok := errors.AsType[bellhop.Faults](err); ok {
 			faults = append(faults, more.Within("address")...)
 		}
 	}
@@ -209,8 +208,7 @@ func classify(err error) bridge.Result {
 	switch grpcStatus.Code() {
 	case codes.NotFound:
 		result.Verdict = bridge.Closed
-		var namespaceNotFound *serviceerror.NamespaceNotFound
-		if errors.As(err, &namespaceNotFound) { // an operator's fault, not a caller that is gone
+		if _, ok := errors.AsType[*serviceerror.NamespaceNotFound](err); ok { // an operator's fault, not a caller that is gone
 			result.Verdict = bridge.Blocked
 		}
 	case codes.InvalidArgument:

@@ -16,8 +16,9 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
+	err := run(ctx, os.Args[1:])
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -43,7 +44,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	defer os.RemoveAll(folder) //nolint:errcheck // a temporary folder
 	b := &bench{n: *n, rounds: *rounds, waiting: *waiting, hold: *hold, state: filepath.Join(folder, "simulated.db")}
-	for _, name := range strings.Split(*scenario, ",") {
+	for name := range strings.SplitSeq(*scenario, ",") {
 		measure, ok := map[string]func(context.Context) error{
 			"throughput": b.throughput, "latency": b.latency, "event": b.event, "query": b.query, "memory": b.memory,
 			"hold": b.holdAndDrain,

@@ -30,7 +30,7 @@ type bench struct {
 	worker *peers.Worker
 	c      client.Client
 	ops    *operations.Client
-	serial int64
+	serial atomic.Int64
 
 	mu       sync.Mutex
 	received map[string]chan time.Time
@@ -113,7 +113,7 @@ func (s shape) waits() bool { return s.readyAfter != "0s" }
 
 // begin starts one and returns its id.
 func (b *bench) begin(ctx context.Context, s shape, i int) (string, error) {
-	id := fmt.Sprintf("%s-%d", strings.ReplaceAll(s.name, " ", "-"), atomic.AddInt64(&b.serial, 1))
+	id := fmt.Sprintf("%s-%d", strings.ReplaceAll(s.name, " ", "-"), b.serial.Add(1))
 	return id, b.beginAs(ctx, s, id, i)
 }
 
@@ -246,7 +246,7 @@ func (b *bench) events(ctx context.Context, id string) int {
 
 // ring starts one, waits for its callback and returns how long that took.
 func (b *bench) ring(ctx context.Context, s shape, i int) (string, time.Time, time.Duration, error) {
-	id := fmt.Sprintf("%s-%d", strings.ReplaceAll(s.name, " ", "-"), atomic.AddInt64(&b.serial, 1))
+	id := fmt.Sprintf("%s-%d", strings.ReplaceAll(s.name, " ", "-"), b.serial.Add(1))
 	got := make(chan time.Time, 1)
 	b.mu.Lock()
 	b.received[id] = got

@@ -1,6 +1,7 @@
 package docs
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"os"
@@ -32,7 +33,7 @@ func TestReferenceSaysWhatTheTypesSay(t *testing.T) {
 			if err := os.WriteFile(page, want, 0o644); err != nil {
 				t.Fatal(err)
 			}
-		} else if string(want) != string(text) {
+		} else if !bytes.Equal(want, text) {
 			t.Errorf("%s is not what the types say; write it anew: go test ./tests/docs -update", page)
 		}
 	}

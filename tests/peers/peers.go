@@ -114,11 +114,11 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 func (p *Process) Output() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	out := ""
+	var out strings.Builder
 	for _, line := range p.tail {
-		out += line + "\n"
+		out.WriteString(line + "\n")
 	}
-	return out
+	return out.String()
 }
 
 // Kill ends it as a crash does, and waits until it is gone.
