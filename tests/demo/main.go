@@ -121,7 +121,7 @@ func develop(ctx context.Context, s *stage) error {
 	s.title("Ready")
 	s.guide()
 	s.line("")
-	s.line("Stop with Ctrl-C. The server keeps everything in memory: what it knows ends with it.")
+	s.line("Stop with Ctrl-C. The server keeps everything in memory.")
 	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
