@@ -44,7 +44,7 @@ type Operation struct {
 	// letter or digit. Required.
 	TenantID string `json:"tenant_id"`
 	// Resource names the compute within the tenant, in the same characters. Default "default".
-	Resource string `json:"resource"`
+	Resource string `json:"resource,omitempty"`
 	// Provider names an entry under providers in the worker's configuration. Required.
 	Provider string `json:"provider"`
 	// Spec says what shall run. Not needed to delete.
@@ -55,9 +55,9 @@ type Operation struct {
 	Callbacks []Callback `json:"callbacks,omitempty"`
 	// Timeout bounds the operation from its request to its end, "1s" to "168h". Default "30m". An operation that
 	// times out fails with TIMEOUT, lists what exists and leaves it alone.
-	Timeout Duration `json:"timeout"`
+	Timeout Duration `json:"timeout,omitempty"`
 	// OnCancel says what a cancelled operation does with what exists. Default "leave".
-	OnCancel CancelPolicy `json:"on_cancel"`
+	OnCancel CancelPolicy `json:"on_cancel,omitempty"`
 	// Metadata is echoed in every outcome, up to 16 KiB. It is not a place for secrets.
 	Metadata map[string]string `json:"metadata,omitempty"`
 }
@@ -97,7 +97,7 @@ type Port struct {
 	// ContainerPort is the number, 1 to 65535. Required.
 	ContainerPort int `json:"container_port"`
 	// Protocol is "tcp" (the default) or "udp".
-	Protocol string `json:"protocol"`
+	Protocol string `json:"protocol,omitempty"`
 }
 
 // HealthCheck is a command that a replica must pass to be ready.
@@ -105,11 +105,11 @@ type HealthCheck struct {
 	// Command is run inside the replica, without a shell; exit code 0 is healthy. Required.
 	Command []string `json:"command"`
 	// Interval is the time between two checks, at least "1s". Default "10s".
-	Interval Duration `json:"interval"`
+	Interval Duration `json:"interval,omitempty"`
 	// Timeout is how long one check may take, at least "1s". Default "5s".
-	Timeout Duration `json:"timeout"`
+	Timeout Duration `json:"timeout,omitempty"`
 	// Retries is how many failures in a row make a replica unhealthy, 1 to 10. Default 3.
-	Retries int `json:"retries"`
+	Retries int `json:"retries,omitempty"`
 	// StartPeriod is how long failures do not count after the start. Default "0s".
 	StartPeriod Duration `json:"start_period,omitempty"`
 }

@@ -369,3 +369,19 @@ func FuzzParseOperation(f *testing.F) {
 		}
 	})
 }
+
+func TestOperationWrittenInGoIsTaken(t *testing.T) {
+	text, err := json.Marshal(bellhop.Operation{TenantID: "acme", Provider: "docker", Spec: bellhop.Spec{
+		Image: "nginx:1.27", Replicas: 1, Ports: []bellhop.Port{{ContainerPort: 80}}, HealthCheck: &bellhop.HealthCheck{Command: []string{"/check"}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	op, err := bellhop.ParseOperation("op-1", bellhop.Provision, time.Now(), text)
+	if err != nil {
+		t.Fatalf("what a Go program leaves out is not left out of the JSON: %s\n%s", err, text)
+	}
+	if op.Resource != bellhop.DefaultResource || time.Duration(op.Timeout) != bellhop.DefaultTimeout || op.OnCancel != bellhop.Leave {
+		t.Errorf("the defaults are not filled in: %s", op)
+	}
+}

@@ -34,7 +34,8 @@ type Provider interface {
 	// Check says what is wrong with an operation's provider_config and with what this platform cannot do of its
 	// spec, as [bellhop.Faults]; nil when nothing is. It asks nobody.
 	Check(op bellhop.Operation) error
-	// Provision, Update and Delete ask for the change.
+	// Provision, Update and Delete ask for the change. Delete is also asked for a provision that is given up, under its
+	// id and with its spec and provider_config, and then removes what that brought into being.
 	Provision(ctx context.Context, op bellhop.Operation) (bellhop.Observation, error)
 	Update(ctx context.Context, op bellhop.Operation) (bellhop.Observation, error)
 	Delete(ctx context.Context, op bellhop.Operation) (bellhop.Observation, error)

@@ -142,8 +142,20 @@ func TestOperationThroughBellhop(t *testing.T) {
 	_, stderr, code = b.run("", "bellhop", "wait", "web-5")
 	require.Equal(t, 1, code, stderr)
 
+	removing := strings.Replace(strings.Replace(operation, "300ms", "1h", 1), "callbacks", "on_cancel: remove, callbacks", 1)
+	_, stderr, code = b.run(removing, "bellhop", "provision", "--id", "web-6", "-f", "-")
+	require.Zero(t, code, stderr)
+	b.until("web-6 is running", func() bool { return b.status("web-6").State == bellhop.Running })
+	_, stderr, code = b.run("", "bellhop", "cancel", "web-6")
+	require.Zero(t, code, stderr)
+	_, stderr, code = b.run("", "bellhop", "wait", "web-6")
+	require.Equal(t, 1, code, stderr)
+	resources, err := b.platform().Resources(b.ctx, "acme")
+	require.NoError(t, err)
+	require.Empty(t, resources, "what it provisioned was removed")
+
 	for id, state := range map[string]bellhop.State{
-		"web-1": bellhop.Succeeded, "web-2": bellhop.Succeeded, "web-4": bellhop.Failed, "web-5": bellhop.Cancelled,
+		"web-6": bellhop.Cancelled, "web-1": bellhop.Succeeded, "web-2": bellhop.Succeeded, "web-4": bellhop.Failed, "web-5": bellhop.Cancelled,
 	} {
 		b.until(fmt.Sprintf("the caller hears once that %s is %s", id, state), func() bool {
 			return got()[bellhop.CallbackID(id, state)].Times == 1

@@ -9,6 +9,7 @@ func deleting(suite Suite) []article {
 		{"GoneMeansObserved", "gone is said when nothing is left, and stays true however often it is asked", goneMeansObserved},
 		{"DeletingTheAbsent", "what is not there need not be removed: a delete that is repeated under a new id succeeds", deletingTheAbsent},
 		{"DeletingWhatIsNotReadyYet", "a deletion does not wait for what it deletes", deletingThePending},
+		{"GivingUp", "an operation that is given up removes what it brought into being, under its own id", givingUp},
 		{"ProvisionAfterDelete", "a name can be used again", provisionAfterDelete},
 		{"Foreign", "what is not ours is never touched, neither taken over nor removed, and the caller is told that the name " +
 			"is taken", foreign},
@@ -48,6 +49,16 @@ func goneMeansObserved(c *corner) {
 	}
 	if ids := replicas(seen.ResourceIDs); len(ids) > 0 {
 		c.Errorf("gone lists %q as if they stood", ids)
+	}
+}
+
+func givingUp(c *corner) {
+	op := c.provision(web, c.suite.Ready)
+	c.ready(op)
+	op.Verb = bellhop.Delete
+	c.gone(op)
+	if n := c.suite.Count(c.T, c.tenant); n != 0 {
+		c.Errorf("%d replicas stand after it, want none", n)
 	}
 }
 

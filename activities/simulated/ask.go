@@ -24,6 +24,9 @@ func (s *store) apply(ctx context.Context, tx *sql.Tx, op bellhop.Operation, scr
 	if err := head.scan(tx.StmtContext(ctx, s.headForWrite).QueryRowContext(ctx, op.TenantID, op.Resource)); err != nil {
 		return answer{}, err
 	}
+	if head.id == op.ID && op.Verb == bellhop.Delete && head.verb != bellhop.Delete {
+		return s.giveUp(ctx, tx, op, &head, now)
+	}
 	if head.id == op.ID {
 		asks := 0
 		err := tx.StmtContext(ctx, s.again).QueryRowContext(ctx, op.ID).Scan(&asks)
@@ -52,6 +55,19 @@ func (s *store) apply(ctx context.Context, tx *sql.Tx, op bellhop.Operation, scr
 		return answer{}, err
 	}
 	return answer{seen: fresh.observe(now), changed: true}.losing(script, 1), nil
+}
+
+// giveUp removes what op brought into being before it was given up: its record is that of a deletion from now on, and
+// no ask of it that is late brings anything back. It is gone at once, whatever the script says of the operation.
+func (s *store) giveUp(ctx context.Context, tx *sql.Tx, op bellhop.Operation, head *head, now int64) (answer, error) {
+	_, err := tx.ExecContext(ctx, `UPDATE operations SET verb = ?, replicas = 0, ports = NULL, beside = NULL, done_at = ?,
+		failed_at = NULL, failure = NULL, removed_at = ?, forget_at = ? WHERE id = ?`,
+		string(bellhop.Delete), now, now, now+int64(remembersDeleted), op.ID)
+	head.record = record{
+		id: op.ID, verb: bellhop.Delete, tenant: op.TenantID, resource: op.Resource, requestedAt: head.requestedAt,
+		acceptedAt: head.acceptedAt, doneAt: now, removedAt: now,
+	}
+	return answer{seen: head.observe(op, now), changed: true}, err
 }
 
 // losing loses the answer to the first asks, if the script says so.

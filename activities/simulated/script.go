@@ -94,12 +94,13 @@ func parseScript(op bellhop.Operation) (Script, bellhop.Faults) {
 		}
 	}
 	if script.Fail != nil {
-		script.Fail.check(op.Verb, &faults)
+		// A deletion that has a spec is a provision that was given up, and brings the script of that.
+		script.Fail.check(op.Verb == bellhop.Delete && op.Spec.IsZero(), &faults)
 	}
 	return script, faults
 }
 
-func (f *Failing) check(verb bellhop.Verb, faults *bellhop.Faults) {
+func (f *Failing) check(deletes bool, faults *bellhop.Faults) {
 	const path = "provider_config.fail"
 	if f.At == "" {
 		f.At = AtWait
@@ -111,7 +112,7 @@ func (f *Failing) check(verb bellhop.Verb, faults *bellhop.Faults) {
 		}
 	case AtWait:
 	case AtAfter:
-		if verb == bellhop.Delete {
+		if deletes {
 			faults.Add(path+".at", `must be "ask" or "wait" to delete: what is gone cannot fail any more`)
 		}
 	default:

@@ -282,7 +282,8 @@ func TestAdaptedToOneMachine(t *testing.T) {
 		_, err := c.OperatorService().CreateNexusEndpoint(ctx, &operatorservice.CreateNexusEndpointRequest{Spec: &nexuspb.EndpointSpec{
 			Name: endpoint,
 			Target: &nexuspb.EndpointTarget{Variant: &nexuspb.EndpointTarget_Worker_{
-				Worker: &nexuspb.EndpointTarget_Worker{Namespace: "default", TaskQueue: taskQueue}}},
+				Worker: &nexuspb.EndpointTarget_Worker{Namespace: "default", TaskQueue: taskQueue},
+			}},
 		}})
 		ok(t, err)
 		run, err := c.ExecuteWorkflow(ctx, client.StartWorkflowOptions{ID: "abroad", TaskQueue: taskQueue}, greetAbroad, "nexus")
@@ -400,7 +401,7 @@ func naps(ctx workflow.Context, n int) error {
 const endpoint = "devserver-test-endpoint"
 
 var abroad = temporalnexus.NewWorkflowRunOperation("greet", greet,
-	func(_ context.Context, name string, o nexus.StartOperationOptions) (client.StartWorkflowOptions, error) {
+	func(_ context.Context, _ string, o nexus.StartOperationOptions) (client.StartWorkflowOptions, error) {
 		return client.StartWorkflowOptions{ID: "abroad-" + o.RequestID}, nil
 	})
 
@@ -429,6 +430,7 @@ func awaitListed(t *testing.T, c client.Client, query string) {
 
 // patient ends when the test does, or when it hangs.
 func patient(t *testing.T) context.Context {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	return ctx

@@ -38,7 +38,14 @@ func choosePort(port int) (int, error) {
 // out as a free port, yet lets it be opened by number.
 // The idea: go.temporal.io/server/common/testing/freeport.
 func reserve(l net.Listener) (int, error) {
-	port := l.Addr().(*net.TCPAddr).Port
+	_, name, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		return 0, err
+	}
+	port, err := strconv.Atoi(name)
+	if err != nil {
+		return 0, err
+	}
 	if runtime.GOOS == "darwin" {
 		return port, nil // hands out free ports in turn: no early reuse
 	}

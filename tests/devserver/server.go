@@ -122,8 +122,12 @@ func choosePorts(o options) (p ports, err error) {
 		port *int
 		want int
 	}{
-		{&p.frontend, o.port}, {uiPort, o.uiPort},
-		{&p.frontendHTTP, 0}, {&p.history, 0}, {&p.matching, 0}, {&p.worker, 0},
+		{&p.frontend, o.port},
+		{uiPort, o.uiPort},
+		{&p.frontendHTTP, 0},
+		{&p.history, 0},
+		{&p.matching, 0},
+		{&p.worker, 0},
 	} {
 		*c.port, err = choosePort(c.want)
 		faults = append(faults, err)

@@ -34,7 +34,7 @@ func startUI(port int, frontend, namespace string) *uiserver.Server {
 // awaitUI waits until the UI's start page is served.
 func awaitUI(ctx context.Context, url string) error {
 	return poll(ctx, func() error {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 		if err != nil {
 			return err
 		}
