@@ -49,10 +49,14 @@ test-race: build ## run the short tests under the race detector; needs a C compi
 		exit $$rc'
 
 .PHONY: bench
-bench: build ## run the benchmarks
-	@sh tests/peers/with.sh go test -run '^$$' -bench . -benchmem -timeout 60m $(TESTFLAGS) $(PKG)
+bench: build ## measure bellhop beside bare Temporal workflows; BENCH='-scenario hold' for 50,000 that wait
+	@go run ./tests/bench $(BENCH)
+	@go test -run '^$$' -bench . -benchmem ./activities/simulated
 
-# Both compile what they need themselves, and say how it goes.
+.PHONY: docs
+docs: ## write the tables of the reference pages anew
+	@go test -count=1 ./tests/docs -update
+
 .PHONY: demo
 demo: ## show bellhop at work on this machine; leaves nothing behind
 	@go run ./tests/demo

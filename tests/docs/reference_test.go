@@ -34,7 +34,7 @@ func TestReferenceSaysWhatTheTypesSay(t *testing.T) {
 				t.Fatal(err)
 			}
 		} else if !bytes.Equal(want, text) {
-			t.Errorf("%s is not what the types say; write it anew: go test ./tests/docs -update", page)
+			t.Errorf("%s is not what the types say; write it anew: make docs", page)
 		}
 	}
 }
