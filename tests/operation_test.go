@@ -73,7 +73,7 @@ func TestInputThatCannotBeReadEndsTheOperation(t *testing.T) {
 			"typing errors, of which none may hide another",
 			[]string{"--input", `{"tenant_id": 7, "provder": "simulated", "spec": {"replicas": "two"}}`},
 			[]string{
-				"tenant_id: must be a string, not the number 7", "provder: is not a known field", "provider: is required",
+				"tenant_id: must be a string, not a number", "provder: is not a known field", "provider: is required",
 				"spec.image: is required", "spec.replicas: must be a whole number, not a string",
 			},
 		},

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/moby/moby/api/pkg/stdcopy"
 	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/api/types/events"
 	"github.com/moby/moby/client"
 
 	"bellhop"
@@ -82,6 +84,10 @@ func (p *Provider) failureOf(ctx context.Context, members []member, sights []sig
 			break
 		}
 		m, detail := members[i], details[members[i].id]
+		if s.failure.Code == bellhop.CodeContainerExited && killedFor(detail) && p.ranOutOfMemory(ctx, m.id) {
+			detail.State.OOMKilled = true
+			s.failure = exited(m, detail)
+		}
 		secrets := secretsOf(detail.Config.Env)
 		evidence := s.failure.With("container", m.name).With("image", detail.Config.Image).
 			With("logs", p.lastLines(ctx, m.id, secrets)).Clean(secrets)
@@ -95,6 +101,35 @@ func (p *Provider) failureOf(ctx context.Context, members []member, sights []sig
 	}
 	return first
 }
+
+// killed is the exit code of a process that was killed: 128 and SIGKILL.
+const killed = 137
+
+// killedFor says whether a container may have been killed for its memory although the engine does not say so.
+func killedFor(detail container.InspectResponse) bool {
+	return detail.State.ExitCode == killed && !detail.State.OOMKilled && detail.HostConfig != nil && detail.HostConfig.Memory > 0
+}
+
+// ranOutOfMemory asks the engine's log of events. The engine learns of a lack of memory and of the exit by two ways; on a
+// busy machine the exit may overtake, and the container's own state then lacks the reason for good.
+func (p *Provider) ranOutOfMemory(ctx context.Context, id string) bool {
+	ctx, cancel := context.WithTimeout(ctx, eventsWithin)
+	defer cancel()
+	now := p.now()
+	logged := p.docker.Events(ctx, client.EventsListOptions{
+		Since: "0", Until: fmt.Sprintf("%d.%09d", now.Unix(), now.Nanosecond()),
+		Filters: make(client.Filters).Add("container", id).Add("event", string(events.ActionOOM)),
+	})
+	select {
+	case <-logged.Messages:
+		return true
+	case <-logged.Err: // the end of the log, or it cannot be read: the failure stands as it is
+		return false
+	}
+}
+
+// eventsWithin bounds how long the log of events is read.
+const eventsWithin = 3 * time.Second
 
 // lastLines are the end of a container's log, both streams as the engine took them in.
 func (p *Provider) lastLines(ctx context.Context, id string, secrets []string) string {

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -30,6 +31,27 @@ func TestSecretsOfAnEnvironment(t *testing.T) {
 	for _, harmless := range []string{"prod", "/usr/local/bin:/usr/bin"} {
 		if !strings.Contains(text, harmless) {
 			t.Errorf("%q, which is no secret, was taken out of %q", harmless, text)
+		}
+	}
+}
+
+func TestTheLogOfEventsTellsWhatRanOutOfMemory(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{})
+	for resource, row := range map[string]struct {
+		args []string
+		want bool
+	}{
+		"greedy": {[]string{"allocate"}, true},
+		"modest": {[]string{"exit", "-code", "137"}, false},
+	} {
+		op := b.provision(resource, func(op *bellhop.Operation) {
+			op.Spec.Args, op.Spec.MemoryMiB = row.args, 16
+			op.ProviderConfig = json.RawMessage(`{"restart_policy": {"name": "no"}}`)
+		})
+		seen := b.want(op, bellhop.PhaseFailed)
+		if got := b.ranOutOfMemory(t.Context(), seen.ResourceIDs.ContainerIDs[0]); got != row.want {
+			t.Errorf("%s ran out of memory: %t, want %t", resource, got, row.want)
 		}
 	}
 }
