@@ -59,6 +59,15 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 	}
 	defer closeTargets()
 
+	// It is the last to stop: who asks how the worker is gets an answer while it drains.
+	server, err := listen(config, telemetry, func(ctx context.Context) error {
+		_, err := connection.CheckHealth(ctx, &client.CheckHealthRequest{})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer server.stop()
 	fatal := make(chan error, 1)
 	w := newWorker(connection, config, made, ops, fatal)
 	if err := w.Start(); err != nil {
@@ -70,14 +79,6 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 			return err
 		}
 	}
-	server, err := listen(config, telemetry, func(ctx context.Context) error {
-		_, err := connection.CheckHealth(ctx, &client.CheckHealthRequest{})
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	defer server.stop()
 	telemetry.countWaiting(ops, made.providers)
 	logger.Info("working", "version", version, "temporal", options.HostPort, "namespace", namespace,
 		"task_queue", config.TaskQueue, "listen", server.address)

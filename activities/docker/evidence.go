@@ -123,7 +123,7 @@ func (p *Provider) ranOutOfMemory(ctx context.Context, id string) bool {
 	select {
 	case <-logged.Messages:
 		return true
-	case <-logged.Err: // the end of the log, or it cannot be read: the failure stands as it is
+	case <-logged.Err: //nolint:errcheck // the end of the log, or it cannot be read: the failure stands as it is
 		return false
 	}
 }

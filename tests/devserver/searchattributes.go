@@ -26,8 +26,8 @@ func bellhopSearchAttributes() searchAttributes {
 	}
 }
 
-// add adds one, unless the server could not hold it. It checks here what the
-// server's API checks because new namespaces are written past that API.
+// add adds one, unless the server would refuse it: better a fault of usage
+// among the others now than an error after the start.
 func (s searchAttributes) add(name string, t enumspb.IndexedValueType) error {
 	if sadefs.IsReserved(name) {
 		return errors.New("the name belongs to the server")
@@ -63,8 +63,8 @@ func searchAttributeTypes() []string {
 	return slices.Sorted(maps.Keys(types))
 }
 
-// ensureSearchAttributes adds the missing ones to a namespace. Namespaces that
-// were just created have them all; one from an earlier run may lack some.
+// ensureSearchAttributes adds the missing ones to a namespace, be it new or from
+// an earlier run, and returns when they are listed.
 func ensureSearchAttributes(ctx context.Context, operator operatorservice.OperatorServiceClient, namespace string, want searchAttributes) error {
 	missing := func() (searchAttributes, error) {
 		have, err := operator.ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{Namespace: namespace})

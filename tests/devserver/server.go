@@ -38,6 +38,7 @@ type server struct {
 	temporal temporal.Server
 	ui       *uiserver.Server // nil without UI
 	database *config.SQL
+	logLevel zap.AtomicLevel
 }
 
 // start starts the server and returns when it really answers.
@@ -50,15 +51,18 @@ func start(ctx context.Context, o options, logs io.Writer) (_ *server, err error
 		return nil, err
 	}
 	database := sqliteConfig(o.db)
-	if err := prepareDatabase(database, o.namespaces, o.searchAttributes); err != nil {
+	if err := prepareDatabase(database, o.namespaces); err != nil {
 		if o.db != "" {
 			return nil, fmt.Errorf("prepare database %s: %w", o.db, err)
 		}
 		return nil, fmt.Errorf("prepare database in memory: %w", err)
 	}
 
-	s := &server{address: address(ports.frontend), namespaces: o.namespaces, database: database}
-	logger := newLogger(o.logLevel, logs)
+	s := &server{
+		address: address(ports.frontend), namespaces: o.namespaces, database: database,
+		logLevel: zap.NewAtomicLevelAt(log.ParseZapLevel(o.logLevel)),
+	}
+	logger := newLogger(s.logLevel, logs)
 	s.temporal, err = newTemporal(serverConfig(ports, database), ports, logger)
 	if err != nil {
 		return nil, fmt.Errorf("configure server: %w", err)
@@ -88,6 +92,11 @@ func start(ctx context.Context, o options, logs io.Writer) (_ *server, err error
 
 // stop stops the UI, which is a client, then the server, then the database.
 func (s *server) stop() error {
+	// Calls that the end cuts short are logged as errors, which only those want
+	// to read who watch the server itself.
+	if s.logLevel.Level() == zapcore.ErrorLevel {
+		s.logLevel.SetLevel(zapcore.FatalLevel)
+	}
 	if s.ui != nil {
 		s.ui.Stop()
 	}
@@ -185,14 +194,13 @@ func serverConfig(p ports, database *config.SQL) *config.Config {
 					Enabled:                true,
 					InitialFailoverVersion: 1,
 					RPCAddress:             address(p.frontend),
-					HTTPAddress:            address(p.frontendHTTP),
 				},
 			},
 		},
 		DCRedirectionPolicy: config.DCRedirectionPolicy{Policy: "noop"},
 		Services: map[string]config.Service{
-			// The results of Nexus operations come in over HTTP, also from this very
-			// server: without the port callers wait for ever.
+			// Nexus operations are called over HTTP, also from this very server:
+			// without the port callers wait for ever.
 			string(primitives.FrontendService): service(p.frontend, p.frontendHTTP),
 			string(primitives.HistoryService):  service(p.history, 0),
 			string(primitives.MatchingService): service(p.matching, 0),
@@ -206,16 +214,16 @@ func serverConfig(p ports, database *config.SQL) *config.Config {
 			History:    config.HistoryArchivalNamespaceDefaults{State: config.ArchivalDisabled},
 			Visibility: config.VisibilityArchivalNamespaceDefaults{State: config.ArchivalDisabled},
 		}},
-		PublicClient: config.PublicClient{HostPort: address(p.frontend), HTTPHostPort: address(p.frontendHTTP)},
+		PublicClient: config.PublicClient{HostPort: address(p.frontend)},
 	}
 }
 
 // newLogger logs text, for people, from the level on.
-func newLogger(level string, w io.Writer) log.Logger {
+func newLogger(level zap.AtomicLevel, w io.Writer) log.Logger {
 	core := zapcore.NewCore(
 		zapcore.NewConsoleEncoder(log.DefaultZapEncoderConfig),
 		zapcore.Lock(zapcore.AddSync(w)),
-		log.ParseZapLevel(level),
+		level,
 	)
 	return log.NewZapLogger(zap.New(core))
 }

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/server/common/config"
 	"go.temporal.io/server/common/log"
 	"go.temporal.io/server/common/metrics"
@@ -59,8 +58,9 @@ func sqliteConfig(path string) *config.SQL {
 	return c
 }
 
-// prepareDatabase makes sure that the schema and the namespaces exist.
-func prepareDatabase(c *config.SQL, namespaces []string, attributes searchAttributes) error {
+// prepareDatabase makes sure that the schema and the namespaces exist. Search
+// attributes come later, through the server: see ensureSearchAttributes.
+func prepareDatabase(c *config.SQL, namespaces []string) error {
 	// A database in memory gets its schema when it is opened.
 	if !inMemory(c) {
 		if err := ensureSchema(c); err != nil {
@@ -69,7 +69,7 @@ func prepareDatabase(c *config.SQL, namespaces []string, attributes searchAttrib
 	}
 	configs := make([]*sqliteschema.NamespaceConfig, 0, len(namespaces))
 	for _, name := range namespaces {
-		ns, err := sqliteschema.NewNamespaceConfig(clusterName, name, false, map[string]enumspb.IndexedValueType(attributes))
+		ns, err := sqliteschema.NewNamespaceConfig(clusterName, name, false, nil)
 		if err != nil {
 			return fmt.Errorf("describe namespace %s: %w", name, err)
 		}
