@@ -46,8 +46,8 @@ func (f Filter) query() string {
 }
 
 // stateTerm finds what visibleState tells as state. A workflow that was closed by other means than its own code keeps
-// the search attribute that it had; and that of an operation that is queued still says pending, since each change of it
-// costs the server about as much as an activity.
+// the search attribute that it had; and an operation that nothing has been published of yet has none, since each change of
+// it costs the server about as much as an activity.
 func stateTerm(state bellhop.State) string {
 	attribute := workflows.State.GetName() + " = " + quote(string(state))
 	switch state {
@@ -58,7 +58,8 @@ func stateTerm(state bellhop.State) string {
 	case bellhop.Cancelled:
 		return "(" + attribute + " OR ExecutionStatus = 'Canceled')"
 	case bellhop.Pending, bellhop.Queued:
-		return "(ExecutionStatus = 'Running' AND " + workflows.State.GetName() + " IN ('pending', 'queued'))"
+		name := workflows.State.GetName()
+		return "(ExecutionStatus = 'Running' AND (" + name + " IS NULL OR " + name + " IN ('pending', 'queued')))"
 	case bellhop.Running:
 		return "(ExecutionStatus = 'Running' AND " + attribute + ")"
 	default:

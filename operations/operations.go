@@ -83,12 +83,12 @@ func (c *Client) Start(ctx context.Context, id string, verb bellhop.Verb, input 
 		WorkflowIDConflictPolicy:                 enumspb.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
 		WorkflowExecutionErrorWhenAlreadyStarted: true,
 		Memo:                                     map[string]any{memoRequest: request},
-		// What the starter sets, the workflow need not.
+		// What the starter sets, the workflow need not. It leaves the state to the workflow, which spares itself the
+		// states that do not last.
 		TypedSearchAttributes: temporal.NewSearchAttributes(
 			workflows.Tenant.ValueSet(op.TenantID),
 			workflows.Resource.ValueSet(op.Resource),
 			workflows.Provider.ValueSet(op.Provider),
-			workflows.State.ValueSet(string(bellhop.Pending)),
 		),
 		StaticSummary: fmt.Sprintf("%s %s/%s on %s", verb, op.TenantID, op.Resource, op.Provider),
 		Priority:      temporal.Priority{FairnessKey: op.TenantID},
@@ -153,7 +153,13 @@ func (c *Client) Cancel(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	if visibleState(found.GetWorkflowExecutionInfo()).Terminal() {
+	state := visibleState(found.GetWorkflowExecutionInfo())
+	if !state.Terminal() { // it may have ended a moment ago
+		if status, err := c.query(ctx, id); err == nil {
+			state = status.State
+		}
+	}
+	if state.Terminal() {
 		return fmt.Errorf("cancel operation %s: %w", id, ErrEnded)
 	}
 	err = c.temporal.CancelWorkflow(ctx, id, "")

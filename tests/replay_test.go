@@ -37,8 +37,9 @@ import (
 	"bellhop/workflows"
 )
 
-// The histories of what has been released are never written anew: a red replay means workflow.GetVersion. Until the
-// first release, or to add a scenario:
+// The histories of what has landed are never written anew: a red replay means workflow.GetVersion, or another way for
+// the code to know by which rules an operation was begun. A change that makes other histories from now on records them
+// beside the older ones, in a folder of its own:
 //
 //	go test ./tests -run TestRecordHistories -record
 var (
@@ -46,9 +47,16 @@ var (
 	recordOnly = flag.String("record-only", "", "record the scenarios whose name matches this expression")
 )
 
-const histories = "histories"
+const (
+	histories = "histories"
+	// latest is the folder of the histories that are made today.
+	//
+	// 1: BellhopState is set by the starter and by each change of state.
+	// 2: BellhopState is set only while it lasts.
+	latest = "2"
+)
 
-// scenario is one way from a start to an end. Its file is histories/<type>-<name>.json.
+// scenario is one way from a start to an end. Its file is histories/<latest>/<type>-<name>.json.
 type scenario struct {
 	name string
 	// verb is what is asked for; empty for the watch.
@@ -76,7 +84,7 @@ func (s scenario) workflowType() string {
 }
 
 func (s scenario) file() string {
-	return filepath.Join(histories, s.workflowType()+"-"+s.name+".json")
+	return filepath.Join(histories, latest, s.workflowType()+"-"+s.name+".json")
 }
 
 func script(s string) map[string]any { return map[string]any{"provider_config": json.RawMessage(s)} }
@@ -236,12 +244,12 @@ var endings = []string{
 func TestReplay(t *testing.T) {
 	for _, workflowType := range []string{"ProvisionCompute", "UpdateCompute", "DeleteCompute"} {
 		for _, ending := range endings {
-			if _, err := os.Stat(filepath.Join(histories, workflowType+"-"+ending+".json")); err != nil {
+			if _, err := os.Stat(filepath.Join(histories, latest, workflowType+"-"+ending+".json")); err != nil {
 				t.Errorf("%s has no history of the ending %s: %s", workflowType, ending, err)
 			}
 		}
 	}
-	files, err := filepath.Glob(filepath.Join(histories, "*.json"))
+	files, err := filepath.Glob(filepath.Join(histories, "*", "*.json"))
 	require.NoError(t, err)
 	known := map[string]scenario{}
 	for _, s := range scenarios() {
@@ -249,7 +257,7 @@ func TestReplay(t *testing.T) {
 		require.Contains(t, files, s.file(), "a scenario has no history")
 	}
 	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".json"), func(t *testing.T) {
+		t.Run(strings.TrimSuffix(strings.TrimPrefix(file, histories+"/"), ".json"), func(t *testing.T) {
 			t.Parallel()
 			text, err := os.ReadFile(file)
 			require.NoError(t, err)

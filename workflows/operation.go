@@ -33,6 +33,9 @@ type operation struct {
 	checked bool
 	// concluded says that the last state was reached.
 	concluded bool
+	// sparing says that the state is published only where it lasts: the starter left it to us. Where the starter set
+	// it, or set nothing, it is published at once.
+	sparing bool
 	// deliveries are the callbacks on their way, by callback.
 	deliveries deliveries
 }
@@ -72,6 +75,9 @@ func begin(ctx workflow.Context, verb bellhop.Verb, input converter.RawValue) (*
 		invalid = bellhop.InvalidOperation(faults)
 	}
 	o := &operation{Operation: op, aim: op.Verb, news: workflow.NewBufferedChannel(ctx, 1)}
+	_, tenant := workflow.GetTypedSearchAttributes(ctx).GetKeyword(Tenant)
+	_, state := workflow.GetTypedSearchAttributes(ctx).GetKeyword(State)
+	o.sparing = tenant && !state
 	o.status = bellhop.Status{
 		Outcome: bellhop.Outcome{
 			SchemaVersion: bellhop.SchemaVersion,
@@ -121,7 +127,11 @@ func (o *operation) transition(state bellhop.State, at time.Time) {
 // enter is transition, made visible: to Temporal's UI and to the callers who asked for the state.
 func (o *operation) enter(ctx workflow.Context, state bellhop.State) {
 	o.transition(state, workflow.Now(ctx).UTC())
-	o.publish(ctx)
+	if o.sparing && state.Terminal() {
+		o.describe(ctx) // once the workflow is closed it tells the state by itself; see close
+	} else {
+		o.publish(ctx)
+	}
 	o.deliveries.ring(ctx, state)
 }
 
@@ -436,9 +446,23 @@ func (o *operation) conclude(ctx workflow.Context, end ending) {
 	metrics.Timer("bellhop_operation_duration").Record(o.status.FinishedAt.Sub(o.status.StartedAt))
 }
 
+// publishAfter is how long callers may take to be rung before the last state of an operation is made searchable. Until
+// then search finds it in the state before.
+const publishAfter = 10 * time.Second
+
 // close waits until every callback is settled and ends the workflow as the operation ended.
 func (o *operation) close(ctx workflow.Context) (bellhop.Outcome, error) {
 	detached, _ := workflow.NewDisconnectedContext(ctx)
+	if o.sparing && o.deliveries.open > 0 {
+		// As in wait, the timer is left to itself.
+		late := workflow.NewTimerWithOptions(detached, publishAfter, workflow.TimerOptions{Summary: "publish the state"})
+		if err := workflow.Await(detached, func() bool { return o.deliveries.open == 0 || late.IsReady() }); err != nil {
+			return bellhop.Outcome{}, err
+		}
+		if o.deliveries.open > 0 {
+			o.publish(detached)
+		}
+	}
 	if err := o.deliveries.wait(detached); err != nil {
 		return bellhop.Outcome{}, err
 	}

@@ -86,7 +86,8 @@ func (o *operation) publish(ctx workflow.Context) {
 	set(Tenant, sound(o.TenantID))
 	set(Resource, sound(o.Resource))
 	set(Provider, sound(o.Provider))
-	if _, ok := known.GetKeyword(State); !ok || o.status.State == bellhop.Running || o.status.State.Terminal() {
+	_, told := known.GetKeyword(State)
+	if !told && !o.sparing || o.status.State == bellhop.Running || o.status.State.Terminal() {
 		set(State, string(o.status.State))
 	}
 	if len(updates) == 0 {

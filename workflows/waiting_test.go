@@ -285,10 +285,14 @@ func TestSearchAttributes(t *testing.T) {
 		return want
 	}
 	state := func(s string) map[string]string { return map[string]string{"BellhopState": s} }
+	byBellhop := []temporal.SearchAttributeUpdate{
+		workflows.Tenant.ValueSet("acme"), workflows.Resource.ValueSet("web"), workflows.Provider.ValueSet("sim"),
+	}
 	rows := []struct {
 		name, reason string
-		byStarter    bool
-		script       func(s *stage)
+		// starter are the search attributes that the workflow is started with.
+		starter []temporal.SearchAttributeUpdate
+		script  func(s *stage)
 		input        fields
 		want         []map[string]string
 	}{
@@ -299,13 +303,27 @@ func TestSearchAttributes(t *testing.T) {
 		},
 		{
 			name: "StartedByBellhop", reason: "each upsert costs as much as an activity: what the starter has set is not set again",
-			byStarter: true, script: func(s *stage) { s.observed(time.Second, ready()) },
-			want: []map[string]string{state("running"), state("succeeded")},
+			starter: byBellhop, script: func(s *stage) { s.observed(time.Second, ready()) },
+			want: []map[string]string{state("running")},
 		},
 		{
-			name: "DoneAtOnce", reason: "nobody can search for a state that lasts no time", byStarter: true,
-			script: func(s *stage) { s.platform.ask = inTurn(ready()) },
-			want:   []map[string]string{state("succeeded")},
+			name: "DoneAtOnce", reason: "nobody can search for a state that lasts no time; a closed workflow tells the last by itself",
+			starter: byBellhop, script: func(s *stage) { s.platform.ask = inTurn(ready()) },
+		},
+		{
+			name: "RungSlowly", reason: "while a caller cannot be reached the operation is found by its state",
+			starter: byBellhop, script: func(s *stage) {
+				s.platform.ask = inTurn(ready())
+				s.caller("orders", lost, lost, lost, lost, lost, acknowledged)
+			},
+			input: fields{"callbacks": []fields{callback("orders", nil)}},
+			want:  []map[string]string{state("succeeded")},
+		},
+		{
+			name: "StartedByAnOlderBellhop", reason: "where the state was set at the start each change of it is published",
+			starter: append(byBellhop, workflows.State.ValueSet("pending")),
+			script:  func(s *stage) { s.observed(time.Second, ready()) },
+			want:    []map[string]string{state("running"), state("succeeded")},
 		},
 		{
 			name:   "NoNames",
@@ -327,10 +345,8 @@ func TestSearchAttributes(t *testing.T) {
 				}
 				got = append(got, upserted)
 			})
-			if row.byStarter {
-				err := s.SetTypedSearchAttributesOnStart(temporal.NewSearchAttributes(workflows.Tenant.ValueSet("acme"),
-					workflows.Resource.ValueSet("web"), workflows.Provider.ValueSet("sim"), workflows.State.ValueSet("pending")))
-				if err != nil {
+			if row.starter != nil {
+				if err := s.SetTypedSearchAttributesOnStart(temporal.NewSearchAttributes(row.starter...)); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -78,7 +78,7 @@ func (b *bench) with(ctx context.Context, measure func(context.Context) error) e
 		return err
 	}
 	defer floor.Kill()
-	b.worker = worker
+	b.server, b.floor, b.worker = server.Process, floor, worker
 	closeCaller, err := b.connect(ctx, server.Address)
 	if err != nil {
 		return err

@@ -27,10 +27,11 @@ type bench struct {
 	n, rounds, waiting, hold int
 	state                    string
 
-	worker *peers.Worker
-	c      client.Client
-	ops    *operations.Client
-	serial atomic.Int64
+	server, floor *peers.Process
+	worker        *peers.Worker
+	c             client.Client
+	ops           *operations.Client
+	serial        atomic.Int64
 
 	mu       sync.Mutex
 	received map[string]chan time.Time
@@ -183,12 +184,14 @@ func each(ctx context.Context, width, n int, do func(context.Context, int) error
 
 func (b *bench) throughput(ctx context.Context) error {
 	fmt.Printf("## Throughput: %d operations a round, %d at once, from the first request to the last callback received\n\n", b.n, starters)
-	fmt.Printf("| shape | operations/s, median of %d | ratio to the floor | history events |\n|---|---|---|---|\n", b.rounds)
+	fmt.Printf("| shape | operations/s, median of %d | ratio to the floor | CPU per operation: server | its worker | history events |\n"+
+		"|---|---|---|---|---|---|\n", b.rounds)
 	for _, readyAfter := range []string{"0s", "1ms"} {
 		kind := map[string]string{"0s": "ready at once", "1ms": "waits"}[readyAfter]
 		ours := shape{name: "bellhop " + kind, readyAfter: readyAfter}
 		floor := shape{name: "floor " + kind, floor: true, readyAfter: readyAfter}
 		rates := map[string][]float64{}
+		server, worker := map[string][]float64{}, map[string][]float64{}
 		for round := range b.rounds + 1 { // the first warms up
 			for _, s := range []shape{floor, ours} {
 				n := b.n
@@ -196,11 +199,14 @@ func (b *bench) throughput(ctx context.Context) error {
 					n = min(n, 200)
 				}
 				began := time.Now()
+				serverBegan, workerBegan := cpuTime(b.server.PID()), cpuTime(b.workerOf(s))
 				if err := b.push(ctx, s, n); err != nil {
 					return err
 				}
 				if round > 0 {
 					rates[s.name] = append(rates[s.name], float64(n)/time.Since(began).Seconds())
+					server[s.name] = append(server[s.name], (cpuTime(b.server.PID())-serverBegan)*1000/float64(n))
+					worker[s.name] = append(worker[s.name], (cpuTime(b.workerOf(s))-workerBegan)*1000/float64(n))
 				}
 			}
 		}
@@ -225,11 +231,20 @@ func (b *bench) throughput(ctx context.Context) error {
 				}
 				ratio = fmt.Sprintf("%.2f (%.2f–%.2f)", median(pairs), slices.Min(pairs), slices.Max(pairs))
 			}
-			fmt.Printf("| %s | %.1f | %s | %d |\n", s.name, median(rates[s.name]), ratio, b.events(ctx, id))
+			fmt.Printf("| %s | %.1f | %s | %.1f ms | %.1f ms | %d |\n", s.name, median(rates[s.name]), ratio,
+				median(server[s.name]), median(worker[s.name]), b.events(ctx, id))
 		}
 	}
 	fmt.Println()
 	return nil
+}
+
+// workerOf is the process that works for a shape.
+func (b *bench) workerOf(s shape) int {
+	if s.floor {
+		return b.floor.PID()
+	}
+	return b.worker.PID()
 }
 
 func (b *bench) events(ctx context.Context, id string) int {
