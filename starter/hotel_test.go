@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -11,7 +10,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -27,6 +25,7 @@ import (
 	"bellhop/activities/simulated"
 	"bellhop/bridge"
 	"bellhop/operations"
+	"bellhop/tests/peers"
 	"bellhop/workflows"
 )
 
@@ -76,6 +75,9 @@ type guest struct {
 
 func checkIn(t *testing.T) *guest {
 	t.Helper()
+	if _, err := peers.Binary("bellhop-devserver"); err != nil {
+		peers.Missing(t, err.Error())
+	}
 	hotelOnce.Do(func() { theHotel, hotelErr = open() })
 	if hotelErr != nil {
 		t.Fatal(hotelErr)
@@ -93,31 +95,8 @@ func stranger(t *testing.T, address string) map[string]string {
 }
 
 func open() (*hotel, error) {
-	binary, err := filepath.Abs("../bin/bellhop-devserver")
+	server, err := peers.StartServer(context.Background())
 	if err != nil {
-		return nil, err
-	}
-	if _, err := os.Stat(binary); err != nil {
-		build := exec.CommandContext(context.Background(), "go", "build", "-C", "../tests/devserver", "-o", binary, ".")
-		if output, err := build.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("build the server: %w\n%s", err, output)
-		}
-	}
-	server := exec.CommandContext(context.Background(), binary, "--headless", "--port", "0", "--stop-with-parent")
-	server.Stderr = os.Stderr
-	announcement, err := server.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := server.Start(); err != nil {
-		return nil, err
-	}
-	line, err := bufio.NewReader(announcement).ReadBytes('\n')
-	if err != nil {
-		return nil, fmt.Errorf("start the server: %w", err)
-	}
-	var ready struct{ Address string }
-	if err := json.Unmarshal(line, &ready); err != nil {
 		return nil, err
 	}
 	folder, err := os.MkdirTemp("", "bellhop-starter")
@@ -128,12 +107,12 @@ func open() (*hotel, error) {
 	if err != nil {
 		return nil, err
 	}
-	temporal, err := client.Dial(client.Options{HostPort: ready.Address, Logger: temporallog.NewStructuredLogger(slog.New(slog.DiscardHandler))})
+	temporal, err := client.Dial(client.Options{HostPort: server.Address, Logger: temporallog.NewStructuredLogger(slog.New(slog.DiscardHandler))})
 	if err != nil {
 		return nil, err
 	}
 	ops := operations.New(temporal, client.DefaultNamespace, "")
-	h := &hotel{address: ready.Address, temporal: temporal, bell: &bell{}, ops: ops, provider: provider}
+	h := &hotel{address: server.Address, temporal: temporal, bell: &bell{}, ops: ops, provider: provider}
 	w := h.worker(workflows.TaskQueue)
 	if err := w.Start(); err != nil {
 		return nil, err
@@ -141,7 +120,7 @@ func open() (*hotel, error) {
 	closeHotel = func() {
 		w.Stop()
 		temporal.Close()
-		err := errors.Join(provider.Close(), server.Process.Signal(os.Interrupt), server.Wait(), os.RemoveAll(folder))
+		err := errors.Join(provider.Close(), server.Stop(10*time.Second), os.RemoveAll(folder))
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "close the hotel:", err)
 		}

@@ -31,7 +31,7 @@ func (b *bench) engine() *engine {
 	require.NoError(b, err)
 	b.Cleanup(func() { docker.Close() }) //nolint:errcheck // the test is over
 	if _, err := docker.Ping(b.ctx, client.PingOptions{}); err != nil {
-		missing(b.T, `no Docker engine answers; get one with: eval "$(tests/peers/docker.sh start)"`)
+		peers.Missing(b, `no Docker engine answers; get one with: eval "$(tests/peers/docker.sh start)"`)
 	}
 	e := &engine{bench: b, docker: docker, tenant: fmt.Sprintf("e2e%08x", rand.Uint32())}
 	e.image = "bellhop.test/hello:" + e.tenant

@@ -21,7 +21,7 @@ func foreign(t *testing.T) *bench {
 	t.Helper()
 	path := filepath.Join(peers.Root(), ".tools", "bin", "temporal")
 	if _, err := os.Stat(path); err != nil {
-		missing(t, "the temporal CLI is not installed; run: make tools")
+		peers.Missing(t, "the temporal CLI is not installed; run: make tools")
 	}
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

@@ -7,8 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -41,13 +41,7 @@ type bench struct {
 // setup starts a server of the test's own. Workers are the test's business.
 func setup(t *testing.T, serverArgs ...string) *bench {
 	t.Helper()
-	if _, err := peers.Binary("bellhop-devserver"); err != nil {
-		missing(t, err.Error())
-	}
-	server, err := peers.StartServer(t.Context(), serverArgs...)
-	require.NoError(t, err)
-	t.Cleanup(server.Kill)
-	b := &bench{T: t, ctx: t.Context(), server: server, folder: t.TempDir()}
+	b := &bench{T: t, ctx: t.Context(), server: peers.ServerFor(t, serverArgs...), folder: t.TempDir()}
 	b.connect()
 	return b
 }
@@ -57,15 +51,6 @@ func (b *bench) connect() {
 	require.NoError(b, err)
 	b.Cleanup(c.Close)
 	b.client, b.ops = c, operations.New(c, "default", "")
-}
-
-// missing skips a test whose peer is not there; in CI that is an error.
-func missing(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
 }
 
 // state is where the simulated platform of the test lives.
@@ -103,7 +88,7 @@ func (b *bench) run(stdin, name string, args ...string) (stdout, stderr string, 
 		path, err = peers.Binary(name)
 		require.NoError(b, err)
 	} else if _, err := os.Stat(path); err != nil {
-		missing(b.T, "the temporal CLI is not installed; run: make tools")
+		peers.Missing(b, "the temporal CLI is not installed; run: make tools")
 	}
 	ctx, cancel := context.WithTimeout(b.ctx, soon)
 	defer cancel()

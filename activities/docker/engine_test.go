@@ -1,8 +1,6 @@
 package docker
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -12,8 +10,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -23,6 +19,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"bellhop"
+	"bellhop/tests/peers"
 )
 
 const noEngine = `no Docker engine answers; get one with: eval "$(tests/peers/docker.sh start)"`
@@ -42,47 +39,18 @@ var engine = sync.OnceValues(func() (string, error) {
 	return importTenant(ctx, docker)
 })
 
-// importTenant makes the tests' image without any registry: one static binary.
+// importTenant makes the tests' image.
 func importTenant(ctx context.Context, docker *client.Client) (string, error) {
-	dir, err := os.MkdirTemp("", "bellhop-docker-")
-	if err != nil {
-		return "", err
-	}
-	defer os.RemoveAll(dir) //nolint:errcheck // it is in the temporary directory
-	binary := filepath.Join(dir, "tenant")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, "./testdata/tenant")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOFLAGS=")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build testdata/tenant: %w\n%s", err, out)
-	}
-	content, err := os.ReadFile(binary)
+	binary, err := peers.BuildStatic(ctx, docker, "activities/docker/testdata/tenant")
 	if err != nil {
 		return "", err
 	}
 	// The tag is the content's, so that two runs at once do not take each other's image away.
-	image := fmt.Sprintf("bellhop.test/tenant:%x", sha256.Sum256(content))[:40]
+	image := fmt.Sprintf("bellhop.test/tenant:%x", sha256.Sum256(binary))[:40]
 	if _, err := docker.ImageInspect(ctx, image); err == nil {
 		return image, nil
 	}
-	var archive bytes.Buffer
-	writer := tar.NewWriter(&archive)
-	for _, err := range []error{
-		writer.WriteHeader(&tar.Header{Name: "tenant", Mode: 0o755, Size: int64(len(content))}),
-		func() error { _, err := writer.Write(content); return err }(),
-		writer.Close(),
-	} {
-		if err != nil {
-			return "", err
-		}
-	}
-	imported, err := docker.ImageImport(ctx, client.ImageImportSource{Source: &archive, SourceName: "-"}, image,
-		client.ImageImportOptions{Changes: []string{`ENTRYPOINT ["/tenant"]`, `CMD ["serve"]`}})
-	if err != nil {
-		return "", fmt.Errorf("import %s: %w", image, err)
-	}
-	defer imported.Close() //nolint:errcheck // all that matters was read
-	_, err = bytes.NewBuffer(nil).ReadFrom(imported)
-	return image, err
+	return image, peers.ImportImage(ctx, docker, image, binary, `CMD ["serve"]`)
 }
 
 // bench is a provider at the real engine, and a tenant that no other test has. All the tenant's containers are removed
@@ -296,7 +264,7 @@ func eventually(tb testing.TB, what string, holds func() bool) {
 // may take seconds.
 func healthCheck() *bellhop.HealthCheck {
 	return &bellhop.HealthCheck{
-		Command: []string{"/tenant", "healthy"}, Interval: bellhop.Duration(time.Second),
+		Command: []string{"/main", "healthy"}, Interval: bellhop.Duration(time.Second),
 		Timeout: bellhop.Duration(30 * time.Second), Retries: 10,
 	}
 }

@@ -111,13 +111,14 @@ func killedFor(detail container.InspectResponse) bool {
 }
 
 // ranOutOfMemory asks the engine's log of events. The engine learns of a lack of memory and of the exit by two ways; on a
-// busy machine the exit may overtake, and the container's own state then lacks the reason for good.
+// busy machine the exit may overtake, so the log is followed for a moment; the container's own state then lacks the
+// reason for good.
 func (p *Provider) ranOutOfMemory(ctx context.Context, id string) bool {
 	ctx, cancel := context.WithTimeout(ctx, eventsWithin)
 	defer cancel()
-	now := p.now()
+	until := p.now().Add(overtaken)
 	logged := p.docker.Events(ctx, client.EventsListOptions{
-		Since: "0", Until: fmt.Sprintf("%d.%09d", now.Unix(), now.Nanosecond()),
+		Since: "0", Until: fmt.Sprintf("%d.%09d", until.Unix(), until.Nanosecond()),
 		Filters: make(client.Filters).Add("container", id).Add("event", string(events.ActionOOM)),
 	})
 	select {
@@ -128,8 +129,12 @@ func (p *Provider) ranOutOfMemory(ctx context.Context, id string) bool {
 	}
 }
 
-// eventsWithin bounds how long the log of events is read.
-const eventsWithin = 3 * time.Second
+const (
+	// eventsWithin bounds how long the log of events is read.
+	eventsWithin = 3 * time.Second
+	// overtaken is how much later than the exit the lack of memory may be told.
+	overtaken = time.Second
+)
 
 // lastLines are the end of a container's log, both streams as the engine took them in.
 func (p *Provider) lastLines(ctx context.Context, id string, secrets []string) string {

@@ -393,7 +393,7 @@ func TestWatchTakesManyAtOnce(t *testing.T) {
 func TestWakes(t *testing.T) {
 	for action, want := range map[events.Action]bool{
 		events.ActionHealthStatusHealthy: true, "health_status: something an old engine says": true,
-		events.ActionDie: true, events.ActionOOM: true, "exec_start: /tenant healthy": false, "exec_die": false,
+		events.ActionDie: true, events.ActionOOM: true, "exec_start: /main healthy": false, "exec_die": false,
 	} {
 		if got := wakes(events.Message{Action: action}); got != want {
 			t.Errorf("%s wakes: %t, want %t", action, got, want)

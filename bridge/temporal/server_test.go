@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"testing"
 	"time"
 
@@ -36,17 +35,7 @@ func waiting(ctx workflow.Context) (bellhop.Outcome, error) {
 }
 
 func TestAgainstServer(t *testing.T) {
-	if _, err := peers.Binary("bellhop-devserver"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
-	server, err := peers.StartServer(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(server.Kill)
+	server := peers.ServerFor(t)
 	c, err := client.Dial(client.Options{HostPort: server.Address, Logger: silent})
 	if err != nil {
 		t.Fatal(err)

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,8 +19,6 @@ import (
 type engine struct {
 	*client.Client
 	host string
-	// version and architecture are the engine's.
-	version, architecture string
 }
 
 // hosts are where an engine of this machine may listen. One that was named must be the one.
@@ -61,34 +56,15 @@ func (s *stage) findEngine(ctx context.Context, _ func(string)) (string, error) 
 			_ = docker.Close() // nothing was asked of it
 			continue
 		}
-		s.engine = &engine{docker, host, version.Version, version.Arch}
+		s.engine = &engine{docker, host}
 		s.later("leave the Docker engine", func(context.Context) error { return docker.Close() })
 		return "Docker " + version.Version, nil
 	}
 	return "none answers", ctx.Err()
 }
 
-// image makes an image of one static Go binary, without any registry, and says how large it is.
+// image makes the tenant's image and says how large it is.
 func (s *stage) image(ctx context.Context, name string) (int, error) {
-	binary := s.file("hello")
-	err := s.command(ctx, nil, []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + s.engine.architecture},
-		"go", "build", "-ldflags=-s -w", "-o", binary, "./tests/demo/hello")
-	if err != nil {
-		return 0, err
-	}
-	content, err := os.ReadFile(binary)
-	if err != nil {
-		return 0, err
-	}
-	var archive bytes.Buffer
-	writer := tar.NewWriter(&archive)
-	err = writer.WriteHeader(&tar.Header{Name: "hello", Mode: 0o755, Size: int64(len(content))})
-	if err == nil {
-		_, err = writer.Write(content)
-	}
-	if err = errors.Join(err, writer.Close()); err != nil {
-		return 0, fmt.Errorf("pack the image: %w", err)
-	}
 	s.later("remove image "+name, func(ctx context.Context) error {
 		_, err := s.engine.ImageRemove(ctx, name, client.ImageRemoveOptions{Force: true, PruneChildren: true})
 		if errdefs.IsNotFound(err) {
@@ -96,14 +72,7 @@ func (s *stage) image(ctx context.Context, name string) (int, error) {
 		}
 		return err
 	})
-	imported, err := s.engine.ImageImport(ctx, client.ImageImportSource{Source: &archive, SourceName: "-"}, name,
-		client.ImageImportOptions{Changes: []string{`ENTRYPOINT ["/hello"]`, "LABEL bellhop.demo=" + s.name}})
-	if err != nil {
-		return 0, fmt.Errorf("import image %s: %w", name, err)
-	}
-	defer imported.Close()
-	_, err = io.Copy(io.Discard, imported) // it is there once all was read
-	return len(content), err
+	return peers.MakeImage(ctx, s.engine.Client, name, "tests/demo/hello", "LABEL bellhop.demo="+s.name)
 }
 
 // containers are the ids of this stage's containers, as the engine has them.

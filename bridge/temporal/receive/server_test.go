@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -29,25 +28,9 @@ var silent = log.NewStructuredLogger(slog.New(slog.DiscardHandler))
 // stage starts a real Temporal server, a bellhop worker, and a worker of the calling workflows.
 func stage(t *testing.T, callers ...any) client.Client {
 	t.Helper()
-	for _, name := range []string{"bellhop-devserver", "bellhop-worker"} {
-		if _, err := peers.Binary(name); err != nil {
-			if os.Getenv("CI") == "true" {
-				t.Fatal(err)
-			}
-			t.Skip(err)
-		}
-	}
-	server, err := peers.StartServer(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(server.Kill)
+	server := peers.ServerFor(t)
 	platform := filepath.Join(t.TempDir(), "simulated.db")
-	w, err := peers.StartWorker(t.Context(), server.Address, "providers: {simulated: {type: simulated, path: "+platform+"}}")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(w.Kill)
+	peers.WorkerFor(t, server, "providers: {simulated: {type: simulated, path: "+platform+"}}")
 	c, err := client.Dial(client.Options{HostPort: server.Address, Logger: silent})
 	if err != nil {
 		t.Fatal(err)

@@ -26,25 +26,9 @@ import (
 // stage starts a real Temporal server and a bellhop worker, and tells the server's address.
 func stage(t *testing.T) string {
 	t.Helper()
-	for _, name := range []string{"bellhop-devserver", "bellhop-worker"} {
-		if _, err := peers.Binary(name); err != nil {
-			if os.Getenv("CI") == "true" {
-				t.Fatal(err)
-			}
-			t.Skip(err)
-		}
-	}
-	server, err := peers.StartServer(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(server.Kill)
+	server := peers.ServerFor(t)
 	platform := filepath.Join(t.TempDir(), "simulated.db")
-	bellhop, err := peers.StartWorker(t.Context(), server.Address, "providers: {simulated: {type: simulated, path: "+platform+"}}")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(bellhop.Kill)
+	peers.WorkerFor(t, server, "providers: {simulated: {type: simulated, path: "+platform+"}}")
 	return server.Address
 }
 
