@@ -46,6 +46,20 @@ func (f *Faults) Add(path, format string, args ...any) {
 	*f = append(*f, Fault{Path: path, Problem: fmt.Sprintf(format, args...)})
 }
 
+// Note takes over what is wrong with the value at path, if anything is, and says so.
+func (f *Faults) Note(path string, err error) bool {
+	more, ok := errors.AsType[Faults](err)
+	switch {
+	case err == nil:
+		return false
+	case ok:
+		*f = append(*f, more.Within(path)...)
+	default:
+		f.Add(path, "%s", err)
+	}
+	return true
+}
+
 // Err is nil when nothing is wrong, else the faults in the order of their paths, each said once.
 func (f Faults) Err() error {
 	if len(f) == 0 {

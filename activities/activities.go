@@ -101,24 +101,17 @@ func (a *Activities) ask(ctx context.Context, op bellhop.Operation, name string,
 // check finds every fault that only a worker can see: what is not configured, and what a provider or a target refuses.
 func (a *Activities) check(op bellhop.Operation) bellhop.Faults {
 	var faults bellhop.Faults
-	note := func(err error, path string) {
-		if more, ok := errors.AsType[bellhop.Faults](err); ok {
-			faults = append(faults, more.Within(path)...)
-		} else if err != nil {
-			faults.Add(path, "%s", err)
-		}
-	}
 	if provider, ok := a.Providers[op.Provider]; ok {
 		asked := op
 		asked.Callbacks = nil // tokens are no provider's business
-		note(provider.Check(asked), "")
+		faults.Note("", provider.Check(asked))
 	} else {
 		faults.Add("provider", "%q is not configured; configured are %s", op.Provider, names(a.Providers))
 	}
 	for i, callback := range op.Callbacks {
 		path := fmt.Sprintf("callbacks[%d]", i)
 		if target, ok := a.Targets[callback.Target]; ok {
-			note(target.Check(callback), path)
+			faults.Note(path, target.Check(callback))
 		} else {
 			faults.Add(path+".target", "%q is not configured; configured are %s", callback.Target, names(a.Targets))
 		}

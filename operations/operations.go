@@ -212,7 +212,8 @@ func firstPayload(payloads *commonpb.Payloads) []byte {
 }
 
 // Redeliver rings callers again whose callback has not been acknowledged: at once, instead of at the end of its
-// backoff. An attempt that is under way is left to end first, so nothing is sent twice. An empty target stands for all.
+// backoff. One that is being rung at this moment is left alone: to reset its attempt would make Temporal forget that it
+// began, and whether a caller that has ended since was reached could not be told. An empty target stands for all.
 // It answers the targets that are rung: none when every callback is settled.
 func (c *Client) Redeliver(ctx context.Context, id, target string) ([]string, error) {
 	found, err := c.describe(ctx, id)
@@ -228,12 +229,15 @@ func (c *Client) Redeliver(ctx context.Context, id, target string) ([]string, er
 	}
 	var rung []string
 	for _, tried := range found.GetPendingActivities() {
-		i, _, ok := delivery(tried.GetActivityId())
+		i, _, ok := workflows.Delivered(tried.GetActivityId())
 		if !ok || i >= len(report.Callbacks) {
 			continue
 		}
 		receipt := report.Callbacks[i]
-		if target == "" || receipt.Target == target {
+		if target != "" && receipt.Target != target {
+			continue
+		}
+		if tried.GetState() != enumspb.PENDING_ACTIVITY_STATE_STARTED {
 			_, err := c.temporal.WorkflowService().ResetActivity(ctx, &workflowservice.ResetActivityRequest{
 				Namespace: c.namespace,
 				Execution: &commonpb.WorkflowExecution{WorkflowId: id},
@@ -246,8 +250,8 @@ func (c *Client) Redeliver(ctx context.Context, id, target string) ([]string, er
 			if err != nil {
 				return rung, fmt.Errorf("redeliver to %s: %w", receipt.Target, err)
 			}
-			rung = append(rung, receipt.Target)
 		}
+		rung = append(rung, receipt.Target)
 	}
 	return rung, nil
 }

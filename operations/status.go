@@ -99,7 +99,7 @@ func (c *Client) Refresh(ctx context.Context, id string) (Report, error) {
 // pending fills in the deliveries that are still being tried.
 func pending(status *bellhop.Status, tried []*workflowpb.PendingActivityInfo) {
 	for _, info := range tried {
-		if i, state, ok := delivery(info.GetActivityId()); ok && i < len(status.Callbacks) {
+		if i, state, ok := workflows.Delivered(info.GetActivityId()); ok && i < len(status.Callbacks) {
 			// Afresh: what is there may be the receipt of an earlier state.
 			status.Callbacks[i] = bellhop.Receipt{
 				Target:     status.Callbacks[i].Target,
@@ -177,7 +177,7 @@ func (c *Client) history(ctx context.Context, id string) ([]byte, map[int]bellho
 			scheduled[event.GetEventId()] = event.GetActivityTaskScheduledEventAttributes().GetActivityId()
 		case enumspb.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
 			completed := event.GetActivityTaskCompletedEventAttributes()
-			callback, _, ok := delivery(scheduled[completed.GetScheduledEventId()])
+			callback, _, ok := workflows.Delivered(scheduled[completed.GetScheduledEventId()])
 			var receipt bellhop.Receipt
 			if ok && converter.GetDefaultDataConverter().FromPayloads(completed.GetResult(), &receipt) == nil {
 				receipts[callback] = receipt
@@ -195,7 +195,7 @@ func (c *Client) history(ctx context.Context, id string) ([]byte, map[int]bellho
 
 // late notes a delivery that did not end well. Attempts are repeated for ever, so its deadline has passed.
 func late(receipts map[int]bellhop.Receipt, id, activityID string, failure *failurepb.Failure) {
-	callback, state, ok := delivery(activityID)
+	callback, state, ok := workflows.Delivered(activityID)
 	if !ok {
 		return
 	}
@@ -210,18 +210,6 @@ func late(receipts map[int]bellhop.Receipt, id, activityID string, failure *fail
 		receipt.LastError = fmt.Sprintf("its deadline passed: %s: %s", last.Type(), last.Message())
 	}
 	receipts[callback] = receipt
-}
-
-// delivery says which callback an activity delivers, and which state.
-func delivery(activityID string) (callback int, state bellhop.State, ok bool) {
-	for callback := range bellhop.MaxCallbacks {
-		for _, state := range []bellhop.State{bellhop.Running, bellhop.Succeeded, bellhop.Failed, bellhop.Cancelled} {
-			if activityID == workflows.ActivityID(callback, state) {
-				return callback, state, true
-			}
-		}
-	}
-	return 0, "", false
 }
 
 // outcome is how the operation's workflow was closed. One that was closed by other means than its own code, which

@@ -87,7 +87,7 @@ type TracingConfig struct {
 	// Endpoint is the URL of an OTLP/gRPC collector, such as "http://127.0.0.1:4317". Required.
 	Endpoint string `json:"endpoint"`
 	// Sample is the share of operations that are traced, 0 to 1. Default 1.
-	Sample float64 `json:"sample"`
+	Sample *float64 `json:"sample"`
 }
 
 // LogConfig is how and what is logged.
@@ -204,7 +204,7 @@ func (c *Config) check(faults *bellhop.Faults) {
 		if t.Endpoint == "" {
 			faults.Add("tracing.endpoint", "is required")
 		}
-		if t.Sample < 0 || t.Sample > 1 {
+		if t.Sample != nil && (*t.Sample < 0 || *t.Sample > 1) {
 			faults.Add("tracing.sample", "must be 0 to 1")
 		}
 	}
@@ -275,19 +275,6 @@ func kind(raw json.RawMessage) string {
 	return entry.Type
 }
 
-func note(faults *bellhop.Faults, path string, err error) bool {
-	var more bellhop.Faults
-	switch {
-	case err == nil:
-		return false
-	case errors.As(err, &more):
-		*faults = append(*faults, more.Within(path)...)
-	default:
-		faults.Add(path, "%s", err)
-	}
-	return true
-}
-
 func (p *parts) addProvider(name string, raw json.RawMessage, path string, faults *bellhop.Faults) {
 	switch kind(raw) {
 	case "simulated":
@@ -295,17 +282,17 @@ func (p *parts) addProvider(name string, raw json.RawMessage, path string, fault
 			Type string `json:"type"`
 			simulated.Config
 		}
-		if note(faults, path, bellhop.DecodeStrict(raw, &entry)) {
+		if faults.Note(path, bellhop.DecodeStrict(raw, &entry)) {
 			return
 		}
 		if entry.Path == "" {
 			var err error
-			if entry.Path, err = simulatedPath(); note(faults, path+".path", err) {
+			if entry.Path, err = simulatedPath(); faults.Note(path+".path", err) {
 				return
 			}
 		}
 		provider, err := simulated.New(entry.Config)
-		if note(faults, path, err) {
+		if faults.Note(path, err) {
 			return
 		}
 		p.closers = append(p.closers, provider.Close)
@@ -315,11 +302,11 @@ func (p *parts) addProvider(name string, raw json.RawMessage, path string, fault
 			Type string `json:"type"`
 			docker.Config
 		}
-		if note(faults, path, bellhop.DecodeStrict(raw, &entry)) {
+		if faults.Note(path, bellhop.DecodeStrict(raw, &entry)) {
 			return
 		}
 		provider, err := docker.New(entry.Config)
-		if note(faults, path, err) {
+		if faults.Note(path, err) {
 			return
 		}
 		p.closers = append(p.closers, provider.Close)
@@ -333,7 +320,7 @@ func (p *parts) addTarget(name string, raw json.RawMessage, path string, faults 
 	switch kind(raw) {
 	case "temporal":
 		var entry TemporalTarget
-		if note(faults, path, bellhop.DecodeStrict(raw, &entry)) {
+		if faults.Note(path, bellhop.DecodeStrict(raw, &entry)) {
 			return
 		}
 		p.temporal[name] = entry

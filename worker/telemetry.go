@@ -114,9 +114,13 @@ func startTracing(ctx context.Context, config TracingConfig) (*sdktrace.TracerPr
 	if err != nil {
 		return nil, fmt.Errorf("start tracing to %s: %w", config.Endpoint, err)
 	}
+	sample := 1.0
+	if config.Sample != nil {
+		sample = *config.Sample
+	}
 	return sdktrace.NewTracerProvider(
 		sdktrace.WithBatcher(exporter),
-		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(config.Sample))),
+		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(sample))),
 		sdktrace.WithResource(resource.NewSchemaless(
 			attribute.String("service.name", "bellhop-worker"), attribute.String("service.version", version))),
 	), nil

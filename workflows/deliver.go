@@ -3,6 +3,8 @@ package workflows
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"go.temporal.io/sdk/temporal"
@@ -36,6 +38,14 @@ func newDeliveries(o *operation) deliveries {
 // the attempts of a pending delivery by it.
 func ActivityID(callback int, state bellhop.State) string {
 	return fmt.Sprintf("deliver-%d-%s", callback, state)
+}
+
+// Delivered is the inverse of [ActivityID].
+func Delivered(activityID string) (callback int, state bellhop.State, ok bool) {
+	index, name, _ := strings.Cut(strings.TrimPrefix(activityID, "deliver-"), "-")
+	callback, err := strconv.Atoi(index)
+	state = bellhop.State(name)
+	return callback, state, err == nil && activityID == ActivityID(callback, state)
 }
 
 // ring tells everybody who asked for state. The outcome is frozen here: every attempt sends these bytes.

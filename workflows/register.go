@@ -10,5 +10,9 @@ func Register(r worker.WorkflowRegistry) {
 	r.RegisterWorkflowWithOptions(ProvisionCompute, workflow.RegisterOptions{Name: "ProvisionCompute"})
 	r.RegisterWorkflowWithOptions(UpdateCompute, workflow.RegisterOptions{Name: "UpdateCompute"})
 	r.RegisterWorkflowWithOptions(DeleteCompute, workflow.RegisterOptions{Name: "DeleteCompute"})
-	r.RegisterWorkflow(WatchProvider)
+	// Were it pinned, the version that it began on could never be retired.
+	r.RegisterWorkflowWithOptions(WatchProvider, workflow.RegisterOptions{
+		Name:               "WatchProvider",
+		VersioningBehavior: workflow.VersioningBehaviorAutoUpgrade,
+	})
 }

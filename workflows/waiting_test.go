@@ -293,8 +293,8 @@ func TestSearchAttributes(t *testing.T) {
 		// starter are the search attributes that the workflow is started with.
 		starter []temporal.SearchAttributeUpdate
 		script  func(s *stage)
-		input        fields
-		want         []map[string]string
+		input   fields
+		want    []map[string]string
 	}{
 		{
 			name: "StartedByAnybody", reason: "an operation is found by what it is, however it was started",

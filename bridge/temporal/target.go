@@ -61,11 +61,7 @@ func parseAddress(raw json.RawMessage) (Address, bellhop.Faults) {
 		return Address{}, faults
 	}
 	var wire wireAddress
-	if err := bellhop.DecodeStrict(raw, &wire); err != nil {
-		if more, ok := errors.AsType[bellhop.Faults](err); ok {
-			faults = append(faults, more.Within("address")...)
-		}
-	}
+	faults.Note("address", bellhop.DecodeStrict(raw, &wire))
 	address := wire.Address
 	address.TaskToken = wire.TaskToken
 	switch byToken := len(address.TaskToken) > 0; {

@@ -15,8 +15,8 @@ import (
 )
 
 // The floor is what bellhop's path costs in Temporal alone: an activity (the ask), for one that waits a signal from
-// outside (the watcher's), an activity that signals the caller (the callback). It has no logic, no timer, no search
-// attributes, no provider.
+// outside while it waits (the watcher's), an activity that signals the caller (the callback). It has no logic, no timer,
+// no search attributes, no provider.
 
 const floorQueue = "floor"
 
@@ -26,12 +26,18 @@ type floorInput struct {
 	Waits    bool
 }
 
-func floorWorkflow(ctx workflow.Context, in floorInput) error {
+// floor is its workflow and the watcher that signals it from outside.
+type floor struct{ c client.Client }
+
+func (f floor) workflow(ctx workflow.Context, in floorInput) error {
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{StartToCloseTimeout: time.Minute})
 	if err := workflow.ExecuteActivity(ctx, "ask", in).Get(ctx, nil); err != nil {
 		return err
 	}
 	if in.Waits {
+		if !workflow.IsReplaying(ctx) { // signalled any earlier it would not wait
+			go f.c.SignalWorkflow(context.Background(), in.ID, "", "observed", nil) //nolint:errcheck // it would be missed
+		}
 		workflow.GetSignalChannel(ctx, "observed").Receive(ctx, nil)
 	}
 	return workflow.ExecuteActivity(ctx, "ring", in).Get(ctx, nil)
@@ -48,7 +54,7 @@ func workFloor(ctx context.Context, address string) error {
 		MaxConcurrentActivityExecutionSize:     200,
 		MaxConcurrentWorkflowTaskExecutionSize: 100,
 	})
-	w.RegisterWorkflowWithOptions(floorWorkflow, workflow.RegisterOptions{Name: "floor"})
+	w.RegisterWorkflowWithOptions(floor{c}.workflow, workflow.RegisterOptions{Name: "floor"})
 	w.RegisterActivityWithOptions(func(context.Context, floorInput) error { return nil }, activity.RegisterOptions{Name: "ask"})
 	w.RegisterActivityWithOptions(func(ctx context.Context, in floorInput) error {
 		return c.SignalWorkflow(ctx, in.Receiver, "", "ring", in.ID)

@@ -27,8 +27,8 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	scenario := flags.String("scenario", "throughput,latency,event,query,memory", "what to measure, by comma; also: hold")
-	n := flags.Int("n", 600, "operations per round of the throughput")
-	rounds := flags.Int("rounds", 3, "rounds of each shape")
+	n := flags.Int("n", 100, "operations per round of the throughput")
+	rounds := flags.Int("rounds", 15, "rounds of each shape")
 	waiting := flags.Int("waiting", 10_000, "operations that wait, for memory")
 	hold := flags.Int("hold", 50_000, "operations that are held and drained, for hold")
 	floor := flags.String("floor-worker", "", "internal: work for the floor at this address")

@@ -137,10 +137,7 @@ const starters = 16
 func (b *bench) push(ctx context.Context, s shape, n int) error {
 	target := b.total.Load() + int64(n)
 	if err := each(ctx, starters, n, func(ctx context.Context, i int) error {
-		id, err := b.begin(ctx, s, i)
-		if err == nil && s.floor && s.waits() { // the signal from outside
-			err = b.c.SignalWorkflow(ctx, id, "", "observed", nil)
-		}
+		_, err := b.begin(ctx, s, i)
 		return err
 	}); err != nil {
 		return err
@@ -150,7 +147,7 @@ func (b *bench) push(ctx context.Context, s shape, n int) error {
 
 // reach waits until so many callbacks were received.
 func (b *bench) reach(ctx context.Context, target int64) error {
-	deadline := time.Now().Add(30 * time.Minute)
+	deadline := time.Now().Add(2 * time.Hour)
 	for b.total.Load() < target {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -215,11 +212,6 @@ func (b *bench) throughput(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if s.floor && s.waits() {
-				if err := b.c.SignalWorkflow(ctx, id, "", "observed", nil); err != nil {
-					return err
-				}
-			}
 			if err := b.c.GetWorkflow(ctx, id, "").Get(ctx, nil); err != nil {
 				return err
 			}
@@ -269,11 +261,6 @@ func (b *bench) ring(ctx context.Context, s shape, i int) (string, time.Time, ti
 	began := time.Now()
 	if err := b.beginAs(ctx, s, id, i); err != nil {
 		return id, began, 0, err
-	}
-	if s.floor && s.waits() {
-		if err := b.c.SignalWorkflow(ctx, id, "", "observed", nil); err != nil {
-			return id, began, 0, err
-		}
 	}
 	select {
 	case at := <-got:
@@ -395,32 +382,62 @@ func (b *bench) memory(ctx context.Context) error {
 	return nil
 }
 
+// holdAndDrain has many operations wait at once, all of which become ready at the same moment.
 func (b *bench) holdAndDrain(ctx context.Context) error {
+	start := func(n int, readyAfter func() time.Duration) error {
+		return each(ctx, starters, n, func(ctx context.Context, i int) error {
+			_, err := b.begin(ctx, shape{name: "held", readyAfter: readyAfter().Round(time.Millisecond).String()}, i)
+			return err
+		})
+	}
+	const trial = 500
 	began := time.Now()
-	target := b.total.Load() + int64(b.hold)
-	// Ready when the last of them has been accepted, by what was measured before: about 40 a second.
-	ready := fmt.Sprintf("%ds", b.hold/25)
-	s := shape{name: "held", readyAfter: ready}
-	if err := each(ctx, starters, b.hold, func(ctx context.Context, i int) error { _, err := b.begin(ctx, s, i); return err }); err != nil {
+	if err := start(trial, func() time.Duration { return 0 }); err != nil {
 		return err
 	}
+	if err := b.reach(ctx, trial); err != nil {
+		return err
+	}
+	// Those of the trial also ended, so what is to be held is begun well before.
+	ready := time.Now().Add(time.Since(began) / trial * time.Duration(b.hold) * 4 / 5)
+	before := resident(b.worker.PID())
+	began = time.Now()
+	for started := 0; started < b.hold; started += b.hold / 5 {
+		if err := start(b.hold/5, func() time.Duration { return max(time.Until(ready), time.Second) }); err != nil {
+			return err
+		}
+		n := started + b.hold/5
+		fmt.Printf("%d started after %s: %.1f kB of the worker's memory each\n", n, time.Since(began).Round(time.Second),
+			(resident(b.worker.PID())-before)/1e3/float64(n))
+	}
 	held := time.Since(began)
-	count, err := b.ops.Count(ctx, operations.Filter{State: bellhop.Running, Open: true})
+	if left := time.Until(ready); left < 0 {
+		return fmt.Errorf("the first were ready %s before the last was started", -left.Round(time.Second))
+	}
+	waiting := func() (int64, error) { return b.ops.Count(ctx, operations.Filter{State: bellhop.Running, Open: true}) }
+	count, err := waiting()
+	for ; err == nil && count < int64(b.hold) && time.Until(ready) > time.Second; count, err = waiting() {
+		time.Sleep(100 * time.Millisecond)
+	}
 	if err != nil {
 		return err
 	}
-	memory := resident(b.worker.PID())
-	received := b.total.Load()
-	fmt.Printf("## Held: %d operations, started in %s, %d waiting at once, %d called back by then; worker %.0f MB\n\n",
-		b.hold, held.Round(time.Second), count, received, memory/1e6)
-	for b.total.Load() == received && ctx.Err() == nil {
-		time.Sleep(10 * time.Millisecond)
+	after := resident(b.worker.PID())
+	fmt.Printf("\n## Held: %d operations\n\nstarted in %s (%.0f a second), %d waiting at once; worker %.0f MB, %.1f kB each\n\n",
+		b.hold, held.Round(time.Second), float64(b.hold)/held.Seconds(), count, after/1e6, (after-before)/1e3/float64(b.hold))
+	select {
+	case <-time.After(time.Until(ready)):
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	drain := time.Now()
-	if err := b.reach(ctx, target); err != nil {
+	if err := b.reach(ctx, int64(b.hold+trial)); err != nil {
 		return err
 	}
-	fmt.Printf("drained in %s: %.0f a second, lost 0\n\n", time.Since(drain).Round(time.Second), float64(b.hold)/time.Since(drain).Seconds())
+	took := time.Since(drain)
+	// One more would be a callback that came twice.
+	fmt.Printf("drained in %s: %.0f a second, %d of %d called back\n\n",
+		took.Round(time.Second), float64(b.hold)/took.Seconds(), b.total.Load()-trial, b.hold)
 	return nil
 }
 
