@@ -21,10 +21,24 @@ type Callback struct {
 	Address json.RawMessage `json:"address,omitempty"`
 	// States are the states to tell of: "running", "succeeded", "failed", "cancelled". Default: the last three.
 	States []State `json:"states,omitempty"`
+	// Failures says how a failed or cancelled operation is told where the caller's engine tells results from errors:
+	// as an "error" (it fails the caller's task, completes its activity with a failure, rejects its awakeable) or as a
+	// "result" like any other, for callers that branch on the outcome. Default: what is usual in the engine, "error" for
+	// an activity, "result" for an awakeable.
+	Failures Failures `json:"failures,omitempty"`
 	// Deadline bounds the delivery, counted from the moment the state was reached, at least "1s". After it the
 	// callback is undeliverable. Default "0s": none, it is retried until it is acknowledged.
 	Deadline Duration `json:"deadline,omitempty"`
 }
+
+// Failures is how a failed or cancelled operation is told.
+type Failures string
+
+// The ways to tell of a failure.
+const (
+	AsError  Failures = "error"
+	AsResult Failures = "result"
+)
 
 // Wants says whether the callback is to be told of s.
 func (c Callback) Wants(s State) bool { return slices.Contains(c.States, s) }
@@ -59,6 +73,9 @@ func checkCallbacks(callbacks []Callback, faults *Faults) []Callback {
 			if slices.Contains(callback.States[:j], state) {
 				faults.Add(fmt.Sprintf("%s.states[%d]", at, j), "%q is given twice", state)
 			}
+		}
+		if !slices.Contains([]Failures{"", AsError, AsResult}, callback.Failures) {
+			faults.Add(at+".failures", `must be "error" or "result"`)
 		}
 		if callback.Deadline != 0 && time.Duration(callback.Deadline) < time.Second {
 			faults.Add(at+".deadline", "must be at least 1s")

@@ -29,8 +29,28 @@ type Message struct {
 	Event bellhop.Event
 	// State is the state that was reached.
 	State bellhop.State
+	// Failures is how the caller wants to be told of a failure; empty for what is usual in its engine.
+	Failures bellhop.Failures
 	// Body is the outcome as JSON, the same bytes in every attempt.
 	Body json.RawMessage
+}
+
+// Failed says whether m is to be told as an error, where byDefault is what the engine is used to.
+func (m Message) Failed(byDefault bellhop.Failures) bool {
+	as := m.Failures
+	if as == "" {
+		as = byDefault
+	}
+	return as == bellhop.AsError && m.State != bellhop.Succeeded && m.State.Terminal()
+}
+
+// Failure is why the operation that m tells of failed or was cancelled.
+func (m Message) Failure() *bellhop.Failure {
+	var outcome bellhop.Outcome
+	if json.Unmarshal(m.Body, &outcome) == nil && outcome.Error != nil {
+		return outcome.Error
+	}
+	return bellhop.Fail(bellhop.CodeInternal, "the operation ended as %s", m.State)
 }
 
 // Verdict is what the answer to an attempt means.

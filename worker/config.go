@@ -20,6 +20,7 @@ import (
 	"bellhop/activities/docker"
 	"bellhop/activities/simulated"
 	"bellhop/bridge"
+	"bellhop/bridge/restate"
 	"bellhop/workflows"
 )
 
@@ -324,8 +325,21 @@ func (p *parts) addTarget(name string, raw json.RawMessage, path string, faults 
 			return
 		}
 		p.temporal[name] = entry
+	case "restate":
+		var entry struct {
+			Type string `json:"type"`
+			restate.Config
+		}
+		if faults.Note(path, bellhop.DecodeStrict(raw, &entry)) {
+			return
+		}
+		target, err := restate.New(entry.Config)
+		if faults.Note(path, err) {
+			return
+		}
+		p.targets[name] = target
 	default:
-		faults.Add(path+".type", `must be "temporal"`)
+		faults.Add(path+".type", `must be "temporal" or "restate"`)
 	}
 }
 

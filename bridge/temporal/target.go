@@ -91,8 +91,12 @@ func NewTarget(service workflowservice.WorkflowServiceClient, namespace string) 
 // Check says what is wrong with a callback's address and states.
 func (t *Target) Check(callback bellhop.Callback) error {
 	address, faults := parseAddress(callback.Address)
-	if (address.ActivityID != "" || len(address.TaskToken) > 0) && callback.Wants(bellhop.Running) {
+	activity := address.ActivityID != "" || len(address.TaskToken) > 0
+	if activity && callback.Wants(bellhop.Running) {
 		faults.Add("states", `must not have "running": an activity can be completed only once`)
+	}
+	if !activity && callback.Failures != "" && len(faults) == 0 {
+		faults.Add("failures", "must be left out: a signal tells of every state alike")
 	}
 	return faults.Err()
 }
@@ -100,7 +104,8 @@ func (t *Target) Check(callback bellhop.Callback) error {
 const identity = "bellhop"
 
 // Deliver signals the workflow or completes the activity. A failed or cancelled operation fails the activity with an
-// application error whose type is the failure's code and whose detail is the outcome.
+// application error whose type is the failure's code and whose detail is the outcome, unless the caller wants it as a
+// result.
 func (t *Target) Deliver(ctx context.Context, raw json.RawMessage, m bridge.Message) bridge.Result {
 	address, faults := parseAddress(raw)
 	if err := faults.Err(); err != nil {
@@ -130,7 +135,7 @@ func (t *Target) send(ctx context.Context, to Address, m bridge.Message, body *c
 			RequestId:         request,
 		})
 		return err
-	case m.State == bellhop.Succeeded && to.ActivityID != "":
+	case !m.Failed(bellhop.AsError) && to.ActivityID != "":
 		_, err := t.service.RespondActivityTaskCompletedById(ctx, &workflowservice.RespondActivityTaskCompletedByIdRequest{
 			Namespace:  t.namespace,
 			WorkflowId: to.WorkflowID,
@@ -140,7 +145,7 @@ func (t *Target) send(ctx context.Context, to Address, m bridge.Message, body *c
 			Identity:   identity,
 		})
 		return err
-	case m.State == bellhop.Succeeded:
+	case !m.Failed(bellhop.AsError):
 		_, err := t.service.RespondActivityTaskCompleted(ctx, &workflowservice.RespondActivityTaskCompletedRequest{
 			Namespace: t.namespace,
 			TaskToken: to.TaskToken,
@@ -170,11 +175,7 @@ func (t *Target) send(ctx context.Context, to Address, m bridge.Message, body *c
 }
 
 func activityFailure(m bridge.Message, body *commonpb.Payloads) *failurepb.Failure {
-	var outcome bellhop.Outcome
-	failure := bellhop.Fail(bellhop.CodeInternal, "the operation ended as %s", m.State)
-	if json.Unmarshal(m.Body, &outcome) == nil && outcome.Error != nil {
-		failure = outcome.Error
-	}
+	failure := m.Failure()
 	return &failurepb.Failure{
 		Message: failure.Error(),
 		Source:  identity,

@@ -188,7 +188,7 @@ func (b *bench) throughput(ctx context.Context) error {
 		ours := shape{name: "bellhop " + kind, readyAfter: readyAfter}
 		floor := shape{name: "floor " + kind, floor: true, readyAfter: readyAfter}
 		rates := map[string][]float64{}
-		server, worker := map[string][]float64{}, map[string][]float64{}
+		serverCPU, workerCPU := map[string][]float64{}, map[string][]float64{}
 		for round := range b.rounds + 1 { // the first warms up
 			for _, s := range []shape{floor, ours} {
 				n := b.n
@@ -202,8 +202,8 @@ func (b *bench) throughput(ctx context.Context) error {
 				}
 				if round > 0 {
 					rates[s.name] = append(rates[s.name], float64(n)/time.Since(began).Seconds())
-					server[s.name] = append(server[s.name], (cpuTime(b.server.PID())-serverBegan)*1000/float64(n))
-					worker[s.name] = append(worker[s.name], (cpuTime(b.workerOf(s))-workerBegan)*1000/float64(n))
+					serverCPU[s.name] = append(serverCPU[s.name], (cpuTime(b.server.PID())-serverBegan)*1000/float64(n))
+					workerCPU[s.name] = append(workerCPU[s.name], (cpuTime(b.workerOf(s))-workerBegan)*1000/float64(n))
 				}
 			}
 		}
@@ -224,7 +224,7 @@ func (b *bench) throughput(ctx context.Context) error {
 				ratio = fmt.Sprintf("%.2f (%.2f–%.2f)", median(pairs), slices.Min(pairs), slices.Max(pairs))
 			}
 			fmt.Printf("| %s | %.1f | %s | %.1f ms | %.1f ms | %d |\n", s.name, median(rates[s.name]), ratio,
-				median(server[s.name]), median(worker[s.name]), b.events(ctx, id))
+				median(serverCPU[s.name]), median(workerCPU[s.name]), b.events(ctx, id))
 		}
 	}
 	fmt.Println()
@@ -398,8 +398,8 @@ func (b *bench) holdAndDrain(ctx context.Context) error {
 	if err := b.reach(ctx, trial); err != nil {
 		return err
 	}
-	// Those of the trial also ended, so what is to be held is begun well before.
-	ready := time.Now().Add(time.Since(began) / trial * time.Duration(b.hold) * 4 / 5)
+	// What is to be held must have been asked for by then, which takes less than what the trial did.
+	ready := time.Now().Add(time.Since(began) / trial * time.Duration(b.hold) * 6 / 5)
 	before := resident(b.worker.PID())
 	began = time.Now()
 	for started := 0; started < b.hold; started += b.hold / 5 {

@@ -6,38 +6,38 @@ import (
 )
 
 // Missing skips a test whose peer is not there; in CI that is an error.
-func Missing(t testing.TB, why string) {
-	t.Helper()
+func Missing(tb testing.TB, why string) {
+	tb.Helper()
 	if os.Getenv("CI") == "true" {
-		t.Fatal(why)
+		tb.Fatal(why)
 	}
-	t.Skip(why)
+	tb.Skip(why)
 }
 
 // ServerFor starts a Temporal server that lives as long as the test.
-func ServerFor(t testing.TB, args ...string) *Server {
-	t.Helper()
+func ServerFor(tb testing.TB, args ...string) *Server {
+	tb.Helper()
 	if _, err := Binary("bellhop-devserver"); err != nil {
-		Missing(t, err.Error())
+		Missing(tb, err.Error())
 	}
-	server, err := StartServer(t.Context(), args...)
+	server, err := StartServer(tb.Context(), args...)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(server.Kill)
+	tb.Cleanup(server.Kill)
 	return server
 }
 
 // WorkerFor starts a worker that lives as long as the test, with the YAML text as its configuration.
-func WorkerFor(t testing.TB, server *Server, config string, env ...string) *Worker {
-	t.Helper()
+func WorkerFor(tb testing.TB, server *Server, config string, env ...string) *Worker {
+	tb.Helper()
 	if _, err := Binary("bellhop-worker"); err != nil {
-		Missing(t, err.Error())
+		Missing(tb, err.Error())
 	}
-	worker, err := StartWorker(t.Context(), server.Address, config, env...)
+	worker, err := StartWorker(tb.Context(), server.Address, config, env...)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(worker.Kill)
+	tb.Cleanup(worker.Kill)
 	return worker
 }

@@ -1,0 +1,119 @@
+package peers
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Restate is a restate-server.
+type Restate struct {
+	*Process
+	// Ingress and Admin are URLs.
+	Ingress, Admin string
+
+	folder string
+}
+
+// RestateFor starts a Restate server that lives as long as the test.
+func RestateFor(tb testing.TB) *Restate {
+	tb.Helper()
+	binary := filepath.Join(Root(), ".tools", "bin", "restate-server")
+	if _, err := os.Stat(binary); err != nil {
+		Missing(tb, "restate-server is not installed; run: make tools")
+	}
+	ports, err := freePorts(3)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	r := &Restate{Ingress: "http://" + ports[0], Admin: "http://" + ports[1], folder: tb.TempDir()}
+	_, node, _ := strings.Cut(ports[2], ":")
+	ctx, cancel := context.WithTimeout(tb.Context(), readyWithin)
+	defer cancel()
+	r.Process, err = Start(ctx, binary, []string{"--no-logo"}, []string{
+		"DO_NOT_TRACK=1", "RESTATE_LOG_FILTER=warn,octocrab=off,restate_server=info", "RESTATE_LOG_FORMAT=compact",
+		"RESTATE_LOG_DISABLE_ANSI_CODES=true", "RESTATE_NODE_NAME=n1", "RESTATE_BASE_DIR=" + r.folder,
+		"RESTATE_LISTEN_MODE=tcp", "RESTATE_BIND_IP=127.0.0.1", "RESTATE_ADVERTISED_HOST=127.0.0.1", "RESTATE_BIND_PORT=" + node,
+		"RESTATE_INGRESS__BIND_ADDRESS=" + ports[0], "RESTATE_ADMIN__BIND_ADDRESS=" + ports[1],
+		"RESTATE_DEFAULT_NUM_PARTITIONS=1", "RESTATE_ROCKSDB_TOTAL_MEMORY_SIZE=64MiB",
+	}, func(string) bool { return true })
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(r.Kill)
+	for _, url := range []string{r.Ingress + "/restate/health", r.Admin + "/health"} {
+		if err := answers(ctx, url); err != nil {
+			tb.Fatalf("restate-server is not ready: %s\n%s", err, r.Output())
+		}
+	}
+	return r
+}
+
+// Register makes the handlers known that are served at a URL.
+func (r *Restate) Register(ctx context.Context, url string) error {
+	body, err := json.Marshal(map[string]any{"uri": url})
+	if err != nil {
+		return err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, r.Admin+"/deployments", bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close() //nolint:errcheck // what matters was read
+	if response.StatusCode >= http.StatusMultipleChoices {
+		said, _ := io.ReadAll(response.Body) //nolint:errcheck // the status says enough
+		return fmt.Errorf("register %s: %s: %s", url, response.Status, said)
+	}
+	return nil
+}
+
+// answers waits until a URL answers 200.
+func answers(ctx context.Context, url string) error {
+	for {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return err
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err == nil {
+			_ = response.Body.Close() // only the status matters
+			if response.StatusCode == http.StatusOK {
+				return nil
+			}
+			err = fmt.Errorf("%s answers %s", url, response.Status)
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// freePorts are addresses on loopback that nobody listens at.
+func freePorts(n int) ([]string, error) {
+	var addresses []string
+	for range n {
+		listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer listener.Close() //nolint:errcheck,revive // held until all are found, so that they differ
+		addresses = append(addresses, listener.Addr().String())
+	}
+	return addresses, nil
+}
