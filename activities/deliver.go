@@ -143,11 +143,12 @@ func (a *Activities) attempt(ctx context.Context, d Delivery) bridge.Result {
 	ctx, cancel := context.WithTimeout(ctx, AttemptTimeout)
 	defer cancel()
 	return target.Deliver(ctx, d.Callback.Address, bridge.Message{
-		ID:       d.CallbackID,
-		Event:    d.Event,
-		State:    d.State,
-		Failures: d.Callback.Failures,
-		Body:     d.Outcome,
+		ID:        d.CallbackID,
+		Event:     d.Event,
+		State:     d.State,
+		ReachedAt: d.ReachedAt,
+		Failures:  d.Callback.Failures,
+		Body:      d.Outcome,
 	})
 }
 

@@ -29,6 +29,8 @@ type Message struct {
 	Event bellhop.Event
 	// State is the state that was reached.
 	State bellhop.State
+	// ReachedAt is when it was reached.
+	ReachedAt time.Time
 	// Failures is how the caller wants to be told of a failure; empty for what is usual in its engine.
 	Failures bellhop.Failures
 	// Body is the outcome as JSON, the same bytes in every attempt.

@@ -21,6 +21,7 @@ import (
 	"bellhop/activities/simulated"
 	"bellhop/bridge"
 	"bellhop/bridge/restate"
+	"bellhop/bridge/webhook"
 	"bellhop/workflows"
 )
 
@@ -338,8 +339,21 @@ func (p *parts) addTarget(name string, raw json.RawMessage, path string, faults 
 			return
 		}
 		p.targets[name] = target
+	case "webhook":
+		var entry struct {
+			Type string `json:"type"`
+			webhook.Config
+		}
+		if faults.Note(path, bellhop.DecodeStrict(raw, &entry)) {
+			return
+		}
+		target, err := webhook.New(entry.Config)
+		if faults.Note(path, err) {
+			return
+		}
+		p.targets[name] = target
 	default:
-		faults.Add(path+".type", `must be "temporal" or "restate"`)
+		faults.Add(path+".type", `must be "temporal", "restate" or "webhook"`)
 	}
 }
 

@@ -57,7 +57,7 @@ targets:
   t: {type: temporal, names: x}
 `, []string{
 			`providers.cloud.type: must be "simulated" or "docker"`, "providers.sim.speed: is not a known field", "providers.bad name: the name must be",
-			`targets.hook.type: must be "temporal" or "restate"`, "targets.t.names: is not a known field",
+			`targets.hook.type: must be "temporal", "restate" or "webhook"`, "targets.t.names: is not a known field",
 		}},
 		{"a key given twice, of which YAML would take the last", "drain: 1s\ndrain: 2s\n", []string{"drain"}},
 		{"no YAML at all", "providers: [", []string{"worker.yaml"}},

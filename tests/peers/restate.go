@@ -21,7 +21,8 @@ type Restate struct {
 	// Ingress and Admin are URLs.
 	Ingress, Admin string
 
-	folder string
+	binary string
+	env    []string
 }
 
 // RestateFor starts a Restate server that lives as long as the test.
@@ -35,27 +36,35 @@ func RestateFor(tb testing.TB) *Restate {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	r := &Restate{Ingress: "http://" + ports[0], Admin: "http://" + ports[1], folder: tb.TempDir()}
 	_, node, _ := strings.Cut(ports[2], ":")
-	ctx, cancel := context.WithTimeout(tb.Context(), readyWithin)
-	defer cancel()
-	r.Process, err = Start(ctx, binary, []string{"--no-logo"}, []string{
+	r := &Restate{Ingress: "http://" + ports[0], Admin: "http://" + ports[1], binary: binary, env: []string{
 		"DO_NOT_TRACK=1", "RESTATE_LOG_FILTER=warn,octocrab=off,restate_server=info", "RESTATE_LOG_FORMAT=compact",
-		"RESTATE_LOG_DISABLE_ANSI_CODES=true", "RESTATE_NODE_NAME=n1", "RESTATE_BASE_DIR=" + r.folder,
+		"RESTATE_LOG_DISABLE_ANSI_CODES=true", "RESTATE_NODE_NAME=n1", "RESTATE_BASE_DIR=" + tb.TempDir(),
 		"RESTATE_LISTEN_MODE=tcp", "RESTATE_BIND_IP=127.0.0.1", "RESTATE_ADVERTISED_HOST=127.0.0.1", "RESTATE_BIND_PORT=" + node,
 		"RESTATE_INGRESS__BIND_ADDRESS=" + ports[0], "RESTATE_ADMIN__BIND_ADDRESS=" + ports[1],
 		"RESTATE_DEFAULT_NUM_PARTITIONS=1", "RESTATE_ROCKSDB_TOTAL_MEMORY_SIZE=64MiB",
-	}, func(string) bool { return true })
-	if err != nil {
+	}}
+	if err := r.Restart(tb.Context()); err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(r.Kill)
+	tb.Cleanup(func() { r.Kill() })
+	return r
+}
+
+// Restart starts it, after a Kill on what it kept, and waits until it is ready.
+func (r *Restate) Restart(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyWithin)
+	defer cancel()
+	var err error
+	if r.Process, err = Start(ctx, r.binary, []string{"--no-logo"}, r.env, func(string) bool { return true }); err != nil {
+		return err
+	}
 	for _, url := range []string{r.Ingress + "/restate/health", r.Admin + "/health"} {
 		if err := answers(ctx, url); err != nil {
-			tb.Fatalf("restate-server is not ready: %s\n%s", err, r.Output())
+			return fmt.Errorf("restate-server is not ready: %w\n%s", err, r.Output())
 		}
 	}
-	return r
+	return nil
 }
 
 // Register makes the handlers known that are served at a URL.

@@ -1,0 +1,118 @@
+package tests
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/restatedev/sdk-go"
+	restateserver "github.com/restatedev/sdk-go/server"
+	"github.com/stretchr/testify/require"
+
+	"bellhop"
+	"bellhop/tests/peers"
+)
+
+// Order is a caller that lives in Restate.
+type Order struct {
+	// start starts an operation whose callback resolves an awakeable.
+	start func(id, awakeable string) error
+	ended chan bellhop.Outcome
+}
+
+// Place asks for compute, waits for it and tells how it ended.
+func (o *Order) Place(ctx restate.Context, id string) (bellhop.Outcome, error) {
+	awakeable := restate.Awakeable[bellhop.Outcome](ctx)
+	if _, err := restate.Run(ctx, func(restate.RunContext) (restate.Void, error) {
+		return restate.Void{}, o.start(id, awakeable.Id())
+	}); err != nil {
+		return bellhop.Outcome{}, err
+	}
+	outcome, err := awakeable.Result()
+	if err != nil {
+		return outcome, err
+	}
+	_, err = restate.Run(ctx, func(restate.RunContext) (restate.Void, error) {
+		o.ended <- outcome
+		return restate.Void{}, nil
+	})
+	return outcome, err
+}
+
+// TestRestateIsCalledBack has handlers in Restate wait for operations, while Restate itself is killed and comes back.
+func TestRestateIsCalledBack(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	r := peers.RestateFor(t)
+	worker := b.work(b.config(noBackstop, "targets: {restate: {type: restate, ingress: '"+r.Ingress+"'}}"))
+	tokens := make(chan string, 100)
+	order := &Order{
+		ended: make(chan bellhop.Outcome, 100),
+		start: func(id, awakeable string) error {
+			tokens <- awakeable
+			_, err := b.ops.Start(b.ctx, id, bellhop.Provision, fmt.Appendf(nil, `{"tenant_id": "acme", "resource": %q,
+				"provider": "simulated", "spec": {"image": "nginx:1.27"}, "provider_config": {"ready_after": "2s"},
+				"callbacks": [{"target": "restate", "address": {"awakeable": %q}}]}`, id, awakeable))
+			return err
+		},
+	}
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	address := listener.Addr().String()
+	require.NoError(t, listener.Close())
+	serving, stop := context.WithCancel(context.Background())
+	stopped := make(chan error, 1)
+	go func() {
+		stopped <- restateserver.NewRestate().WithLogger(slog.DiscardHandler, true).Bind(restate.Reflect(order)).Start(serving, address)
+	}()
+	t.Cleanup(func() { stop(); <-stopped })
+	b.until("Restate knows the handler", func() bool { return r.Register(t.Context(), "http://"+address) == nil })
+
+	const orders = 10
+	wanted := map[string]bool{}
+	for i := range orders {
+		id := fmt.Sprintf("order-%d", i)
+		wanted[id] = true
+		body := fmt.Sprintf("%q", id)
+		response, err := http.Post(r.Ingress+"/Order/Place/send", "application/json", strings.NewReader(body)) //nolint:noctx // a test
+		require.NoError(t, err)
+		require.Equal(t, http.StatusAccepted, response.StatusCode)
+		require.NoError(t, response.Body.Close())
+	}
+	var secrets []string
+	for range orders {
+		secrets = append(secrets, <-tokens)
+	}
+	r.Kill()
+	b.until("an operation has ended and cannot ring", func() bool {
+		receipt := b.status("order-0").Callbacks[0]
+		return receipt.State == bellhop.ReceiptDelivering && receipt.LastError != ""
+	})
+	require.NoError(t, r.Restart(t.Context()))
+
+	for range orders {
+		outcome := <-order.ended
+		if !wanted[outcome.OperationID] || outcome.State != bellhop.Succeeded {
+			t.Errorf("%s is told to have %s: it was told already, or did not", outcome.OperationID, outcome.State)
+		}
+		delete(wanted, outcome.OperationID)
+	}
+	for i := range orders {
+		id := fmt.Sprintf("order-%d", i)
+		b.until(id+" is settled", func() bool { return b.status(id).Callbacks[0].State == bellhop.ReceiptAccepted })
+		said, _, code := b.run("", "bellhop", "status", id, "-o", "json")
+		require.Zero(t, code)
+		metrics, err := http.Get("http://" + worker.Listen + "/metrics") //nolint:noctx // a test
+		require.NoError(t, err)
+		text, err := io.ReadAll(metrics.Body)
+		require.NoError(t, err)
+		for _, secret := range secrets {
+			require.NotContains(t, said+string(text)+worker.Output(), secret, "an awakeable's id shows")
+		}
+	}
+}
