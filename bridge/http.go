@@ -1,10 +1,29 @@
 package bridge
 
 import (
+	"net"
 	"net/http"
+	"net/url"
 	"strconv"
+	"syscall"
 	"time"
 )
+
+// HTTPClient makes the client of a target that speaks HTTP. It follows no redirect, which would carry a callback and its
+// credentials to somebody whom no operator named. Proxy and control may be nil; control can refuse an address when it is
+// dialled. An attempt's context bounds its time.
+func HTTPClient(proxy func(*http.Request) (*url.URL, error), control func(network, address string, c syscall.RawConn) error) *http.Client {
+	return &http.Client{
+		Transport: &http.Transport{
+			Proxy:               proxy,
+			DialContext:         (&net.Dialer{Control: control}).DialContext,
+			ForceAttemptHTTP2:   true,
+			MaxIdleConnsPerHost: 10,
+			IdleConnTimeout:     time.Minute,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
 
 // RetryStatus says whether an HTTP status asks to try again later. A status that nobody listed is told by its class.
 func RetryStatus(status int) bool {

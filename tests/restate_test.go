@@ -2,6 +2,7 @@ package tests
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -65,7 +66,7 @@ func TestRestateIsCalledBack(t *testing.T) {
 	require.NoError(t, err)
 	address := listener.Addr().String()
 	require.NoError(t, listener.Close())
-	serving, stop := context.WithCancel(context.Background())
+	serving, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	stopped := make(chan error, 1)
 	go func() {
 		stopped <- restateserver.NewRestate().WithLogger(slog.DiscardHandler, true).Bind(restate.Reflect(order)).Start(serving, address)
@@ -110,7 +111,7 @@ func TestRestateIsCalledBack(t *testing.T) {
 		metrics, err := http.Get("http://" + worker.Listen + "/metrics") //nolint:noctx // a test
 		require.NoError(t, err)
 		text, err := io.ReadAll(metrics.Body)
-		require.NoError(t, err)
+		require.NoError(t, errors.Join(err, metrics.Body.Close()))
 		for _, secret := range secrets {
 			require.NotContains(t, said+string(text)+worker.Output(), secret, "an awakeable's id shows")
 		}

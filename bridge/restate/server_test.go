@@ -81,13 +81,13 @@ func checkIn(t *testing.T) (*peers.Restate, *guest) {
 	if err := listener.Close(); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	stopped := make(chan error, 1)
 	go func() {
 		stopped <- server.NewRestate().WithLogger(slog.DiscardHandler, true).
 			Bind(sdk.Reflect(named{g})).Start(ctx, address)
 	}()
-	t.Cleanup(func() { cancel(); <-stopped })
+	t.Cleanup(func() { cancel(); <-stopped }) //nolint:errcheck // it was told to end
 	until(t, "the guest is known to Restate", func() bool { return r.Register(t.Context(), "http://"+address) == nil })
 	return r, g
 }

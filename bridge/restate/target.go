@@ -58,11 +58,7 @@ func New(config Config) (*Target, error) {
 	case ingress.User != nil || ingress.RawQuery != "" || ingress.Fragment != "":
 		faults.Add("ingress", "must have no user, no query and no fragment; a key belongs into auth_key_file")
 	}
-	t := &Target{ingress: ingress, authKeyFile: config.AuthKeyFile, client: &http.Client{
-		Transport: http.DefaultTransport.(*http.Transport).Clone(), //nolint:forcetypeassert // it is documented to be one
-		// A redirect would carry the key and the outcome to somebody whom no operator named.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	t := &Target{ingress: ingress, authKeyFile: config.AuthKeyFile, client: bridge.HTTPClient(http.ProxyFromEnvironment, nil)}
 	if config.AuthKeyFile != "" && len(faults) == 0 {
 		if _, err := t.authKey(); err != nil {
 			faults.Add("auth_key_file", "%s", err)
@@ -212,8 +208,8 @@ func (t *Target) Deliver(ctx context.Context, raw json.RawMessage, m bridge.Mess
 		}
 		return bridge.Result{Verdict: bridge.Retry, Unknown: true, Err: fmt.Errorf("call %s: %w", t.ingress.Host, err)}
 	}
-	defer response.Body.Close()                                           //nolint:errcheck // what matters was read
-	said, err := io.ReadAll(io.LimitReader(response.Body, maxErrorBytes)) //nolint:errcheck // the status says enough
+	defer response.Body.Close() //nolint:errcheck // what matters was read
+	said, err := io.ReadAll(io.LimitReader(response.Body, maxErrorBytes))
 	if err != nil {
 		said = nil
 	}

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -48,7 +47,6 @@ type Target struct {
 	keyFile string
 	binary  bool
 	client  *http.Client
-	now     func() time.Time
 }
 
 // New makes a target.
@@ -87,16 +85,11 @@ func New(config Config) (*Target, error) {
 		return nil, err
 	}
 	guard := ssrf.New(ssrf.WithAnyPort(), ssrf.WithAllowedV4Prefixes(v4...), ssrf.WithAllowedV6Prefixes(v6...))
-	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // it is documented to be one
-	transport.Proxy = nil                                        // behind a proxy nobody could check what is called
-	// The address is checked when it is dialled: a name may resolve to something else than a moment ago.
-	transport.DialContext = (&net.Dialer{Control: guard.Safe}).DialContext
 	return &Target{
-		url: config.URL, host: parsed.Host, keyFile: config.KeyFile, binary: config.Content == "binary", now: time.Now,
-		client: &http.Client{
-			Transport:     transport,
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
+		url: config.URL, host: parsed.Host, keyFile: config.KeyFile, binary: config.Content == "binary",
+		// The address is checked when it is dialled: a name may resolve to something else than a moment ago. Behind a
+		// proxy nobody could check it.
+		client: bridge.HTTPClient(nil, guard.Safe),
 	}, nil
 }
 
@@ -122,7 +115,7 @@ func (t *Target) Deliver(ctx context.Context, _ json.RawMessage, m bridge.Messag
 	if err != nil {
 		return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
 	}
-	now := t.now()
+	now := time.Now()
 	signatures := make([]string, len(keys))
 	for i, key := range keys {
 		if signatures[i], err = key.sign(m.ID, now, body); err != nil {
@@ -162,7 +155,7 @@ func (t *Target) request(ctx context.Context, m bridge.Message) (*http.Request, 
 	if err := e.SetData(event.ApplicationJSON, m.Body); err != nil {
 		return nil, nil, fmt.Errorf("make the event: %w", err)
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, t.url, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, t.url, http.NoBody)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make the request: %w", err)
 	}

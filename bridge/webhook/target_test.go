@@ -1,6 +1,7 @@
 package webhook_test
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
@@ -92,7 +93,7 @@ func receiver(t *testing.T, status int, header map[string]string) (string, *[]ca
 			w.Header().Set(name, value)
 		}
 		w.WriteHeader(status)
-		_, _ = io.WriteString(w, strings.Repeat("x", 1<<20)) // the target hangs up
+		_, _ = io.WriteString(w, strings.Repeat("x", 1<<20)) //nolint:errcheck // the target hangs up
 	}))
 	t.Cleanup(server.Close)
 	return server.URL + "/hook?token=hunter2", &calls
@@ -125,7 +126,7 @@ func TestEvent(t *testing.T) {
 		if diff := cmp.Diff(wantBody, string(got.body)); diff != "" || got.header.Get("Content-Type") != wantType {
 			t.Errorf("%s body of type %s (-want +got):\n%s", content, got.header.Get("Content-Type"), diff)
 		}
-		if string((*calls)[1].body) != string(got.body) {
+		if !bytes.Equal((*calls)[1].body, got.body) {
 			t.Errorf("%s: the second attempt sent another body", content)
 		}
 
@@ -143,7 +144,7 @@ func TestEvent(t *testing.T) {
 		}
 		signed := fmt.Sprintf("%s.%s.%s", got.header.Get("Webhook-Id"), got.header.Get("Webhook-Timestamp"), got.body)
 		verified := false
-		for _, signature := range strings.Fields(got.header.Get("Webhook-Signature")) {
+		for signature := range strings.FieldsSeq(got.header.Get("Webhook-Signature")) {
 			encoded, asymmetric := strings.CutPrefix(signature, "v1a,")
 			raw, err := base64.StdEncoding.DecodeString(encoded)
 			public, ok := ed25519.NewKeyFromSeed(seed).Public().(ed25519.PublicKey)

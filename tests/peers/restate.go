@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -93,7 +94,7 @@ func (r *Restate) Register(ctx context.Context, url string) error {
 // answers waits until a URL answers 200.
 func answers(ctx context.Context, url string) error {
 	for {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
 		if err != nil {
 			return err
 		}
@@ -115,14 +116,13 @@ func answers(ctx context.Context, url string) error {
 
 // freePorts are addresses on loopback that nobody listens at.
 func freePorts(n int) ([]string, error) {
-	var addresses []string
-	for range n {
-		listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer listener.Close() //nolint:errcheck,revive // held until all are found, so that they differ
-		addresses = append(addresses, listener.Addr().String())
+	if n == 0 {
+		return nil, nil
 	}
-	return addresses, nil
+	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	more, err := freePorts(n - 1) // while this one is held, so that they differ
+	return append(more, listener.Addr().String()), errors.Join(err, listener.Close())
 }
