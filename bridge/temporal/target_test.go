@@ -339,6 +339,37 @@ func TestWhatIsSent(t *testing.T) {
 	})
 }
 
+func TestFailuresAsResults(t *testing.T) {
+	s := setup(t)
+	send := func(address json.RawMessage) any {
+		s.service.mu.Lock()
+		s.service.got = nil
+		s.service.mu.Unlock()
+		m := message(bellhop.Failed)
+		m.Failures = bellhop.AsResult
+		if got := s.Deliver(t.Context(), address, m); got.Verdict != bridge.Acknowledged {
+			t.Fatalf("the verdict is %+v", got)
+		}
+		return s.service.requests()[0]
+	}
+	want := string(message(bellhop.Failed).Body)
+	byID, ok := send(activityAddress).(*workflowservice.RespondActivityTaskCompletedByIdRequest)
+	if !ok || string(byID.Result.Payloads[0].Data) != want {
+		t.Errorf("a failure that is wanted as a result is told as %v", byID)
+	}
+	byToken, ok := send(tokenAddress).(*workflowservice.RespondActivityTaskCompletedRequest)
+	if !ok || string(byToken.Result.Payloads[0].Data) != want {
+		t.Errorf("a failure that is wanted as a result is told as %v", byToken)
+	}
+	err := s.Check(bellhop.Callback{Address: workflowAddress, Failures: bellhop.AsResult})
+	if err == nil || !strings.Contains(err.Error(), "failures: must be left out") {
+		t.Errorf("for a signal it is %v, want it refused: it would change nothing", err)
+	}
+	if err := s.Check(bellhop.Callback{Address: activityAddress, Failures: bellhop.AsResult}); err != nil {
+		t.Errorf("for an activity it is refused: %s", err)
+	}
+}
+
 func TestCheck(t *testing.T) {
 	target := temporal.NewTarget(nil, "shop")
 	terminal := []bellhop.State{bellhop.Succeeded, bellhop.Failed, bellhop.Cancelled}
