@@ -21,6 +21,7 @@ import (
 	"bellhop/activities/simulated"
 	"bellhop/bridge"
 	"bellhop/bridge/restate"
+	"bellhop/bridge/stepfunctions"
 	"bellhop/bridge/webhook"
 	"bellhop/workflows"
 )
@@ -339,6 +340,19 @@ func (p *parts) addTarget(name string, raw json.RawMessage, path string, faults 
 			return
 		}
 		p.targets[name] = target
+	case "stepfunctions":
+		var entry struct {
+			Type string `json:"type"`
+			stepfunctions.Config
+		}
+		if faults.Note(path, bellhop.DecodeStrict(raw, &entry)) {
+			return
+		}
+		target, err := stepfunctions.New(entry.Config)
+		if faults.Note(path, err) {
+			return
+		}
+		p.targets[name] = target
 	case "webhook":
 		var entry struct {
 			Type string `json:"type"`
@@ -353,7 +367,7 @@ func (p *parts) addTarget(name string, raw json.RawMessage, path string, faults 
 		}
 		p.targets[name] = target
 	default:
-		faults.Add(path+".type", `must be "temporal", "restate" or "webhook"`)
+		faults.Add(path+".type", `must be "temporal", "stepfunctions", "restate" or "webhook"`)
 	}
 }
 

@@ -59,7 +59,7 @@ targets:
   t: {type: temporal, names: x}
 `, []string{
 			`providers.cloud.type: must be "simulated" or "docker"`, "providers.sim.speed: is not a known field", "providers.bad name: the name must be",
-			`targets.smoke.type: must be "temporal", "restate" or "webhook"`, "targets.hook.url: is required",
+			`targets.smoke.type: must be "temporal", "stepfunctions", "restate" or "webhook"`, "targets.hook.url: is required",
 			"targets.hook.content: must be", "targets.hook.key_file: is required", "targets.r.ingress: is required", "targets.t.names: is not a known field",
 		}},
 		{"a key given twice, of which YAML would take the last", "drain: 1s\ndrain: 2s\n", []string{"drain"}},
