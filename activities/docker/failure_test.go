@@ -109,7 +109,7 @@ func TestFailures(t *testing.T) {
 			})
 			seen := b.want(op, bellhop.PhaseFailed)
 			failure := seen.Failure
-			if failure.Code != row.want {
+			if failure.Code != row.want && !lostNotice(row.want, failure) {
 				t.Errorf("failed with %s, want %s: %s", failure.Code, row.want, failure)
 			}
 			if !strings.Contains(failure.ProviderError, row.raw) {
@@ -130,7 +130,7 @@ func TestFailures(t *testing.T) {
 			}
 			// Asked again, by a worker that did not see the first answer, it is the same end.
 			again := b.want(op, bellhop.PhaseFailed)
-			if again.Failure.Code != row.want {
+			if again.Failure.Code != row.want && !lostNotice(row.want, again.Failure) {
 				t.Errorf("asked again it failed with %s, want %s", again.Failure.Code, row.want)
 			}
 			const at = "finished_at"
@@ -140,6 +140,16 @@ func TestFailures(t *testing.T) {
 		})
 	}
 }
+
+// lostNotice says whether a failure is what is left of a lack of memory of which a busy engine lost the notice: the exit
+// code, and the limit named as the possible reason.
+func lostNotice(want bellhop.Code, failure *bellhop.Failure) bool {
+	return want == bellhop.CodeOutOfMemory && failure.Code == bellhop.CodeContainerExited &&
+		strings.Contains(failure.Message, perhapsMemory)
+}
+
+// perhapsMemory is what the message of a killed container says of its limit.
+const perhapsMemory = "perhaps for using more than its 16 MiB of memory"
 
 // A container that has died before it counts as steady is no success, though it ran when it was first looked at.
 func TestDyingEarlyIsNoSuccess(t *testing.T) {

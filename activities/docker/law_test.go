@@ -58,7 +58,8 @@ func TestLaw(t *testing.T) {
 				Codes: []bellhop.Code{bellhop.CodeHealthCheckFailed}, Leaves: true, Evidence: "health_log",
 			}, {
 				Name: "OutOfMemory", Template: providertest.Template{Spec: memory, ProviderConfig: never},
-				Codes: []bellhop.Code{bellhop.CodeOutOfMemory}, Leaves: true, Evidence: "exit_code",
+				// An engine under load may lose the notice; the exit code is then all there is.
+				Codes: []bellhop.Code{bellhop.CodeOutOfMemory, bellhop.CodeContainerExited}, Leaves: true, Evidence: "exit_code",
 			}, {
 				Name: "NoSuchCommand", Template: providertest.Template{
 					Spec: bellhop.Spec{Image: b.image, Command: []string{"/no/such"}}, ProviderConfig: never,

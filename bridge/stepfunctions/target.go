@@ -157,8 +157,7 @@ func (t *Target) Deliver(ctx context.Context, raw json.RawMessage, m bridge.Mess
 func withoutCredentials(ctx context.Context, err error) bridge.Result {
 	result := classify(err)
 	result.Unknown = false // nothing was sent
-	var answered *smithyhttp.ResponseError
-	if !errors.As(err, &answered) && ctx.Err() == nil {
+	if _, answered := errors.AsType[*smithyhttp.ResponseError](err); !answered && ctx.Err() == nil {
 		result.Verdict = bridge.Blocked // there are none
 	}
 	result.Err = fmt.Errorf("find credentials: %w", err)
@@ -171,8 +170,7 @@ func classify(err error) bridge.Result {
 		return bridge.Result{Verdict: bridge.Acknowledged}
 	}
 	result := bridge.Result{Verdict: bridge.Retry, Unknown: true, Err: err}
-	var answered *smithyhttp.ResponseError
-	if errors.As(err, &answered) {
+	if answered, ok := errors.AsType[*smithyhttp.ResponseError](err); ok {
 		status := answered.HTTPStatusCode()
 		result.Unknown = status < http.StatusBadRequest || status >= http.StatusInternalServerError
 		if answered.Response != nil {
