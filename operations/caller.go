@@ -21,7 +21,7 @@ const ErrorNotFound = "OPERATION_NOT_FOUND"
 // CallerStatus is [Client.Status] as an activity.
 func (c *Client) CallerStatus(ctx context.Context, id string) (bellhop.Status, error) {
 	report, err := c.Status(ctx, id)
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, bellhop.ErrNotFound) {
 		return bellhop.Status{}, temporal.NewNonRetryableApplicationError(err.Error(), ErrorNotFound, err)
 	}
 	return report.Status, err
@@ -37,10 +37,10 @@ func (c *Client) Complete(ctx context.Context, status *bellhop.Status) {
 }
 
 // Count counts operations, as Temporal's visibility has them.
-func (c *Client) Count(ctx context.Context, filter Filter) (int64, error) {
+func (c *Client) Count(ctx context.Context, filter bellhop.Filter) (int64, error) {
 	answer, err := c.temporal.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{
 		Namespace: c.namespace,
-		Query:     filter.query(),
+		Query:     query(filter),
 	})
 	if err != nil {
 		return 0, fmt.Errorf("count operations: %w", explain(err))

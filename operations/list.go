@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"go.temporal.io/api/workflowservice/v1"
 
@@ -12,17 +11,8 @@ import (
 	"bellhop/workflows"
 )
 
-// Filter says which operations to list; an empty field asks for all.
-type Filter struct {
-	Tenant   string
-	Resource string
-	Provider string
-	State    bellhop.State
-	// Open asks for those under way only.
-	Open bool
-}
-
-func (f Filter) query() string {
+// query is the filter as Temporal's visibility takes it.
+func query(f bellhop.Filter) string {
 	types := make([]string, 0, len(bellhop.Verbs()))
 	for _, verb := range bellhop.Verbs() {
 		types = append(types, quote(workflows.TypeFor(verb)))
@@ -71,33 +61,21 @@ func quote(s string) string {
 	return "'" + strings.ReplaceAll(strings.ReplaceAll(s, `\`, `\\`), "'", `\'`) + "'"
 }
 
-// Item is one line of a list.
-type Item struct {
-	OperationID   string        `json:"operation_id"`
-	OperationType bellhop.Verb  `json:"operation_type"`
-	TenantID      string        `json:"tenant_id"`
-	Resource      string        `json:"resource"`
-	Provider      string        `json:"provider"`
-	State         bellhop.State `json:"state"`
-	RequestedAt   time.Time     `json:"requested_at"`
-	ClosedAt      time.Time     `json:"closed_at,omitzero"`
-}
-
 // List lists operations, the newest first, as Temporal's visibility has them, which may lag behind by a second. It
 // answers at most limit of them (1000 at most) and the token that asks for the next page.
-func (c *Client) List(ctx context.Context, filter Filter, limit int, page []byte) ([]Item, []byte, error) {
+func (c *Client) List(ctx context.Context, filter bellhop.Filter, limit int, page []byte) ([]bellhop.Item, []byte, error) {
 	answer, err := c.temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{
 		Namespace:     c.namespace,
 		PageSize:      int32(min(max(limit, 1), 1000)),
 		NextPageToken: page,
-		Query:         filter.query(),
+		Query:         query(filter),
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("list operations: %w", explain(err))
 	}
-	items := make([]Item, 0, len(answer.GetExecutions()))
+	items := make([]bellhop.Item, 0, len(answer.GetExecutions()))
 	for _, info := range answer.GetExecutions() {
-		item := Item{
+		item := bellhop.Item{
 			OperationID:   info.GetExecution().GetWorkflowId(),
 			OperationType: workflows.VerbOf(info.GetType().GetName()),
 			TenantID:      keyword(info, workflows.Tenant),

@@ -22,10 +22,11 @@ import (
 	"go.temporal.io/sdk/temporal"
 
 	"bellhop"
+	"bellhop/bridge"
 	"bellhop/workflows"
 )
 
-// Client starts and finds operations in one Temporal namespace.
+// Client starts and finds operations in one Temporal namespace. It is what the ways in know as [bridge.Operations].
 type Client struct {
 	temporal  client.Client
 	namespace string
@@ -40,41 +41,27 @@ func New(c client.Client, namespace, taskQueue string) *Client {
 	return &Client{temporal: c, namespace: namespace, taskQueue: taskQueue}
 }
 
-// Errors that callers tell apart.
-var (
-	// ErrNotFound: there is no such operation.
-	ErrNotFound = errors.New("no such operation")
-	// ErrConflict: the id belongs to another operation.
-	ErrConflict = errors.New("the id belongs to another operation")
-	// ErrEnded: the operation has ended, and nothing can be changed about it.
-	ErrEnded = errors.New("the operation has ended")
-)
+var _ bridge.Operations = (*Client)(nil)
 
 // memoRequest names the memo with the hash of what was asked for, by which the same request is told from another one
 // under the same id.
 const memoRequest = "bellhop_request"
 
-// Started is an operation that was started, now or before.
-type Started struct {
-	ID string
-	// Before says that the very same operation had been started before; nothing was started now.
-	Before bool
-}
-
-// Start starts an operation. Starting the same one again under its id is no error and starts nothing; another one
-// under the same id is [ErrConflict]. An invalid operation is refused with [bellhop.Faults] and not started.
-func (c *Client) Start(ctx context.Context, id string, verb bellhop.Verb, input []byte) (Started, error) {
+// Start starts an operation. Starting the same one again under its id is no error and starts nothing, which before says;
+// another one under the same id is [bellhop.ErrConflict]. An invalid operation is refused with [bellhop.Faults] and not
+// started.
+func (c *Client) Start(ctx context.Context, id string, verb bellhop.Verb, input []byte) (before bool, err error) {
 	op, err := bellhop.ParseOperation(id, verb, time.Time{}, input)
 	if err != nil {
-		return Started{}, err
+		return false, err
 	}
 	request, err := requestHash(op)
 	if err != nil {
-		return Started{}, err
+		return false, err
 	}
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, input); err != nil {
-		return Started{}, fmt.Errorf("read operation: %w", err)
+		return false, fmt.Errorf("read operation: %w", err)
 	}
 	options := client.StartWorkflowOptions{
 		ID:                                       id,
@@ -99,9 +86,9 @@ func (c *Client) Start(ctx context.Context, id string, verb bellhop.Verb, input 
 	case errors.As(err, &exists):
 		return c.startedBefore(ctx, id, verb, request)
 	case err != nil:
-		return Started{}, fmt.Errorf("start operation %s: %w", id, explain(err))
+		return false, fmt.Errorf("start operation %s: %w", id, explain(err))
 	}
-	return Started{ID: id}, nil
+	return false, nil
 }
 
 // explain adds what to do to errors that a new installation meets.
@@ -113,26 +100,26 @@ func explain(err error) error {
 	return err
 }
 
-func (c *Client) startedBefore(ctx context.Context, id string, verb bellhop.Verb, request string) (Started, error) {
+func (c *Client) startedBefore(ctx context.Context, id string, verb bellhop.Verb, request string) (bool, error) {
 	found, err := c.describe(ctx, id)
 	if err != nil {
-		return Started{}, err
+		return false, err
 	}
 	info := found.GetWorkflowExecutionInfo()
-	var before string
+	var earlier string
 	if payload, ok := info.GetMemo().GetFields()[memoRequest]; ok {
-		if err := converter.GetDefaultDataConverter().FromPayload(payload, &before); err != nil {
-			return Started{}, fmt.Errorf("read memo of %s: %w", id, err)
+		if err := converter.GetDefaultDataConverter().FromPayload(payload, &earlier); err != nil {
+			return false, fmt.Errorf("read memo of %s: %w", id, err)
 		}
 	} else if input, err := c.input(ctx, id); err == nil { // started by other means
 		if op, err := bellhop.ParseOperation(id, verb, time.Time{}, input); err == nil {
-			before, _ = requestHash(op) //nolint:errcheck // no hash, no match
+			earlier, _ = requestHash(op) //nolint:errcheck // no hash, no match
 		}
 	}
-	if info.GetType().GetName() != workflows.TypeFor(verb) || before != request {
-		return Started{}, fmt.Errorf("start operation %s: %w", id, ErrConflict)
+	if info.GetType().GetName() != workflows.TypeFor(verb) || earlier != request {
+		return false, fmt.Errorf("start operation %s: %w", id, bellhop.ErrConflict)
 	}
-	return Started{ID: id, Before: true}, nil
+	return true, nil
 }
 
 // requestHash is the same for two operations that ask for the same.
@@ -147,7 +134,7 @@ func requestHash(op bellhop.Operation) (string, error) {
 }
 
 // Cancel asks an operation to give up. It still rings its callers, and lists what exists. For one that has ended, also
-// while its callers are still being rung, it is [ErrEnded].
+// while its callers are still being rung, it is [bellhop.ErrEnded].
 func (c *Client) Cancel(ctx context.Context, id string) error {
 	found, err := c.describe(ctx, id)
 	if err != nil {
@@ -160,11 +147,11 @@ func (c *Client) Cancel(ctx context.Context, id string) error {
 		}
 	}
 	if state.Terminal() {
-		return fmt.Errorf("cancel operation %s: %w", id, ErrEnded)
+		return fmt.Errorf("cancel operation %s: %w", id, bellhop.ErrEnded)
 	}
 	err = c.temporal.CancelWorkflow(ctx, id, "")
 	if _, gone := errors.AsType[*serviceerror.NotFound](err); gone { // it was there a moment ago
-		return fmt.Errorf("cancel operation %s: %w", id, ErrEnded)
+		return fmt.Errorf("cancel operation %s: %w", id, bellhop.ErrEnded)
 	}
 	if err != nil {
 		return fmt.Errorf("cancel operation %s: %w", id, err)
@@ -179,14 +166,14 @@ func (c *Client) describe(ctx context.Context, id string) (*workflowservice.Desc
 		return nil, fmt.Errorf("find operation %s: %w", id, notFound(err))
 	}
 	if workflows.VerbOf(found.GetWorkflowExecutionInfo().GetType().GetName()) == "" {
-		return nil, fmt.Errorf("find operation %s: %w", id, ErrNotFound)
+		return nil, fmt.Errorf("find operation %s: %w", id, bellhop.ErrNotFound)
 	}
 	return found, nil
 }
 
 func notFound(err error) error {
 	if _, missing := errors.AsType[*serviceerror.NotFound](err); missing {
-		return ErrNotFound
+		return bellhop.ErrNotFound
 	}
 	return err
 }
@@ -195,7 +182,7 @@ func notFound(err error) error {
 func (c *Client) input(ctx context.Context, id string) ([]byte, error) {
 	history := c.temporal.GetWorkflowHistory(ctx, id, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	if !history.HasNext() {
-		return nil, ErrNotFound
+		return nil, bellhop.ErrNotFound
 	}
 	event, err := history.Next()
 	if err != nil {

@@ -25,37 +25,29 @@ import (
 // queryTimeout is how long a worker may take to answer a query before the status is told without it.
 const queryTimeout = 3 * time.Second
 
-// Report is an operation's status and how it came about.
-type Report struct {
-	bellhop.Status
-	// Silence is why no worker answered. The status then is what Temporal itself knows: it lacks progress and, while
-	// the operation is under way, resource ids.
-	Silence error
-}
-
 // Status tells where an operation stands.
-func (c *Client) Status(ctx context.Context, id string) (Report, error) {
+func (c *Client) Status(ctx context.Context, id string) (bellhop.Report, error) {
 	found, err := c.describe(ctx, id)
 	if err != nil {
-		return Report{}, err
+		return bellhop.Report{}, err
 	}
 	status, silence := c.query(ctx, id)
 	if silence != nil {
 		if ctx.Err() != nil {
-			return Report{}, ctx.Err()
+			return bellhop.Report{}, ctx.Err()
 		}
 		if status, err = c.recall(ctx, found); err != nil {
-			return Report{}, err
+			return bellhop.Report{}, err
 		}
 	} else if closed(found) && !status.State.Terminal() {
 		// The workflow was terminated: it cannot know.
 		if status.Outcome, err = c.outcome(ctx, id, status.Outcome); err != nil {
-			return Report{}, err
+			return bellhop.Report{}, err
 		}
 		status.Transitions = append(status.Transitions, bellhop.Transition{State: status.State, At: status.FinishedAt})
 	}
 	pending(&status, found.GetPendingActivities())
-	return Report{Status: status, Silence: silence}, nil
+	return bellhop.Report{Status: status, Silence: silence}, nil
 }
 
 func closed(found *workflowservice.DescribeWorkflowExecutionResponse) bool {
@@ -78,7 +70,7 @@ func (c *Client) query(ctx context.Context, id string) (bellhop.Status, error) {
 
 // Refresh has the resource observed now and tells where the operation stands. When it was observed a moment ago, has
 // finished or cannot be refreshed, it is [Client.Status].
-func (c *Client) Refresh(ctx context.Context, id string) (Report, error) {
+func (c *Client) Refresh(ctx context.Context, id string) (bellhop.Report, error) {
 	updating, cancel := context.WithTimeout(ctx, 2*queryTimeout)
 	defer cancel()
 	handle, err := c.temporal.UpdateWorkflow(updating, client.UpdateWorkflowOptions{
@@ -91,7 +83,7 @@ func (c *Client) Refresh(ctx context.Context, id string) (Report, error) {
 		err = handle.Get(updating, nil)
 	}
 	if err != nil && ctx.Err() != nil {
-		return Report{}, ctx.Err()
+		return bellhop.Report{}, ctx.Err()
 	}
 	return c.Status(ctx, id)
 }
@@ -217,7 +209,7 @@ func late(receipts map[int]bellhop.Receipt, id, activityID string, failure *fail
 func (c *Client) outcome(ctx context.Context, id string, known bellhop.Outcome) (bellhop.Outcome, error) {
 	history := c.temporal.GetWorkflowHistory(ctx, id, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_CLOSE_EVENT)
 	if !history.HasNext() {
-		return known, fmt.Errorf("read history of %s: %w", id, ErrNotFound)
+		return known, fmt.Errorf("read history of %s: %w", id, bellhop.ErrNotFound)
 	}
 	event, err := history.Next()
 	if err != nil {

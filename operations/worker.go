@@ -124,7 +124,7 @@ func (c *Client) Open(ctx context.Context, provider string) (map[string]bool, er
 	open := map[string]bool{}
 	var page []byte
 	for {
-		items, next, err := c.List(ctx, Filter{Provider: provider, Open: true}, 1000, page)
+		items, next, err := c.List(ctx, bellhop.Filter{Provider: provider, Open: true}, 1000, page)
 		if err != nil {
 			return nil, err
 		}

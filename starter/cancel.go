@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"bellhop/operations"
+	"bellhop"
 )
 
 func (a *app) cancel() *cobra.Command {
@@ -30,7 +30,7 @@ An operation that has ended already stays as it ended; saying so is no error.`,
 			asking, cancel := within(cmd.Context())
 			defer cancel()
 			switch err := client.Cancel(asking, id); {
-			case errors.Is(err, operations.ErrEnded):
+			case errors.Is(err, bellhop.ErrEnded):
 				fmt.Fprintf(a.stdout, "%s has ended already; nothing was cancelled\n", id)
 				fmt.Fprintf(a.stdout, "see how it ended: %s\n", a.again("status", id))
 			case err != nil:

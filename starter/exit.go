@@ -78,7 +78,7 @@ func (a *app) diagnose(err error) *problem {
 		return &problem{code: exitUsage, err: err}
 	case errors.Is(err, context.Canceled):
 		return &problem{code: exitInterrupted, err: errors.New("interrupted")}
-	case errors.Is(err, operations.ErrNotFound):
+	case errors.Is(err, bellhop.ErrNotFound):
 		return &problem{exitNotFound, err, []string{"see which there are: " + a.again("list")}}
 	case errors.As(err, &namespace):
 		return &problem{exitTemporal, fmt.Errorf("ask Temporal at %s: there is no namespace %q", a.connection.host, a.connection.namespaceName), []string{

@@ -35,7 +35,7 @@ func defaultPace() pace {
 // view shows an operation as it changes.
 type view interface {
 	// show is called with each look, whether anything changed or not.
-	show(report operations.Report)
+	show(report bellhop.Report)
 	// note says something about the following itself; an empty text withdraws it.
 	note(text string)
 	// end leaves the last that was shown on the screen.
@@ -44,7 +44,7 @@ type view interface {
 
 // follow shows an operation until done says that it is enough. The error of a ctx that ended is its cause; that of an
 // interruption tells that the operation goes on.
-func (a *app) follow(ctx context.Context, client *operations.Client, id, output string, done func(operations.Report) bool) (operations.Report, error) {
+func (a *app) follow(ctx context.Context, client *operations.Client, id, output string, done func(bellhop.Report) bool) (bellhop.Report, error) {
 	var v view
 	switch {
 	case output == outputJSON:
@@ -65,8 +65,8 @@ func (a *app) follow(ctx context.Context, client *operations.Client, id, output 
 	return report, err
 }
 
-func (a *app) lookOn(ctx context.Context, client *operations.Client, id string, v view, done func(operations.Report) bool) (operations.Report, error) {
-	var last operations.Report
+func (a *app) lookOn(ctx context.Context, client *operations.Client, id string, v view, done func(bellhop.Report) bool) (bellhop.Report, error) {
+	var last bellhop.Report
 	interval := a.pace.first
 	anew := rhythm{interval: a.pace.refresh, most: a.pace.maxRefresh}
 	answered := time.Now()
@@ -116,7 +116,7 @@ type rhythm struct {
 
 // due says whether it is time to, and if so begins to wait for the next time. An operation that does not run has
 // nothing to observe, and one without a worker has nobody who would.
-func (r *rhythm) due(last operations.Report, now time.Time) bool {
+func (r *rhythm) due(last bellhop.Report, now time.Time) bool {
 	if last.State != bellhop.Running || last.Silence != nil {
 		r.since = now
 		return false

@@ -10,11 +10,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"bellhop"
-	"bellhop/operations"
 )
 
 func (a *app) list() *cobra.Command {
-	var filter operations.Filter
+	var filter bellhop.Filter
 	var state, output string
 	var limit int
 	cmd := &cobra.Command{
@@ -69,13 +68,13 @@ func joined[S ~string](values []S) string {
 	return strings.Join(texts, ", ")
 }
 
-func (a *app) showList(cmd *cobra.Command, filter operations.Filter, limit int, output string) error {
+func (a *app) showList(cmd *cobra.Command, filter bellhop.Filter, limit int, output string) error {
 	client, closeClient, err := a.connect(cmd.Context())
 	if err != nil {
 		return err
 	}
 	defer closeClient()
-	items := []operations.Item{}
+	items := []bellhop.Item{}
 	var page []byte
 	for len(items) <= limit { // one more than asked for tells whether there are more
 		asking, cancel := within(cmd.Context())
@@ -113,7 +112,7 @@ func (a *app) showList(cmd *cobra.Command, filter operations.Filter, limit int, 
 	return nil
 }
 
-func listRow(item operations.Item) []cell {
+func listRow(item bellhop.Item) []cell {
 	took := ""
 	if !item.ClosedAt.IsZero() {
 		took = rounded(item.ClosedAt.Sub(item.RequestedAt))

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"bellhop"
-	"bellhop/operations"
 )
 
 // listed lists until something is found: Temporal's list lags behind.
@@ -49,7 +48,7 @@ func TestList(t *testing.T) {
 	}
 
 	got = g.listed("--tenant", "lister", "--limit", "2", "-o", "json")
-	var items []operations.Item
+	var items []bellhop.Item
 	if err := json.Unmarshal([]byte(got.stdout), &items); err != nil {
 		t.Fatal(err)
 	}
@@ -73,8 +72,8 @@ func TestList(t *testing.T) {
 
 func TestListForPeople(t *testing.T) {
 	rows := [][]cell{
-		listRow(operations.Item{OperationID: "op-1", OperationType: bellhop.Provision, TenantID: "acme", Resource: "web", Provider: "docker", State: bellhop.Succeeded, RequestedAt: noon, ClosedAt: noon.Add(1234 * time.Millisecond)}),
-		listRow(operations.Item{OperationID: "a-longer-one", OperationType: bellhop.Delete, TenantID: "acme", Resource: "default", Provider: "ecs", State: bellhop.Running, RequestedAt: noon}),
+		listRow(bellhop.Item{OperationID: "op-1", OperationType: bellhop.Provision, TenantID: "acme", Resource: "web", Provider: "docker", State: bellhop.Succeeded, RequestedAt: noon, ClosedAt: noon.Add(1234 * time.Millisecond)}),
+		listRow(bellhop.Item{OperationID: "a-longer-one", OperationType: bellhop.Delete, TenantID: "acme", Resource: "default", Provider: "ecs", State: bellhop.Running, RequestedAt: noon}),
 	}
 	golden(t, "list", strings.Join(screen{}.table("", rows), "\n")+"\n")
 }

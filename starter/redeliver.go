@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"bellhop"
-	"bellhop/operations"
 )
 
 func (a *app) redeliver() *cobra.Command {
@@ -59,7 +58,7 @@ func (a *app) ringAgain(cmd *cobra.Command, id, target string) error {
 }
 
 // nothingToRing says why nobody was rung.
-func (a *app) nothingToRing(report operations.Report, target string) error {
+func (a *app) nothingToRing(report bellhop.Report, target string) error {
 	of := func(receipt bellhop.Receipt) bool { return target == "" || receipt.Target == target }
 	if !slices.ContainsFunc(report.Callbacks, of) {
 		if target == "" {

@@ -76,12 +76,12 @@ func (a *app) start(cmd *cobra.Command, verb bellhop.Verb, flags startFlags) err
 		return err
 	}
 	defer closeClient()
-	started, err := a.submit(ctx, client, op, in.json)
+	before, err := a.submit(ctx, client, op, in.json)
 	if err != nil {
 		return err
 	}
 	what := fmt.Sprintf("%s (%s %s/%s on %s)", a.out.paint(bold, op.ID), op.Verb, op.TenantID, op.Resource, op.Provider)
-	if started.Before {
+	if before {
 		fmt.Fprintf(a.stdout, "%s was started before, the same in every respect; nothing was started now\n", what)
 	} else {
 		fmt.Fprintf(a.stdout, "started %s\n", what)
@@ -93,14 +93,14 @@ func (a *app) start(cmd *cobra.Command, verb bellhop.Verb, flags startFlags) err
 	return a.awaitEnd(ctx, client, op.ID, flags.timeout)
 }
 
-func (a *app) submit(ctx context.Context, client *operations.Client, op bellhop.Operation, text []byte) (operations.Started, error) {
+func (a *app) submit(ctx context.Context, client *operations.Client, op bellhop.Operation, text []byte) (before bool, err error) {
 	asking, cancel := within(ctx)
 	defer cancel()
-	started, err := client.Start(asking, op.ID, op.Verb, text)
-	if errors.Is(err, operations.ErrConflict) {
-		return started, &problem{exitUsage, err, []string{"choose another id, or see what it is: " + a.again("status", op.ID)}}
+	before, err = client.Start(asking, op.ID, op.Verb, text)
+	if errors.Is(err, bellhop.ErrConflict) {
+		return before, &problem{exitUsage, err, []string{"choose another id, or see what it is: " + a.again("status", op.ID)}}
 	}
-	return started, interrupted(ctx, err)
+	return before, interrupted(ctx, err)
 }
 
 // interrupted tells a call that was cut short by Ctrl-C from one that ran into its own time limit.

@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"bellhop"
-	"bellhop/operations"
 )
 
 func (a *app) status() *cobra.Command {
@@ -73,7 +72,7 @@ func (a *app) showStatus(cmd *cobra.Command, id, output string) error {
 }
 
 // known is the status without the progress that nobody reported: none is not the same as 0 of 3.
-func known(report operations.Report) bellhop.Status {
+func known(report bellhop.Report) bellhop.Status {
 	status := report.Status
 	if report.Silence != nil && !status.State.Terminal() {
 		status.Progress = bellhop.Progress{}
@@ -82,7 +81,7 @@ func known(report operations.Report) bellhop.Status {
 }
 
 // silence says what a status lacks to which no worker contributed.
-func silence(report operations.Report) string {
+func silence(report bellhop.Report) string {
 	missing := "progress and resource ids are missing"
 	if report.State.Terminal() {
 		missing = "it lacks some transitions"

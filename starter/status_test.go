@@ -242,7 +242,7 @@ func TestAfterTheWorkersHaveGone(t *testing.T) {
 }
 
 func TestSilenceIsExplained(t *testing.T) {
-	var report operations.Report
+	var report bellhop.Report
 	report.Silence = errors.New("no poller seen")
 	report.State = bellhop.Running
 	if want := "no worker answered (no poller seen), so this is Temporal's own record: progress and resource ids are missing; is bellhop-worker running?"; silence(report) != want {

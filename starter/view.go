@@ -8,20 +8,19 @@ import (
 	"time"
 
 	"bellhop"
-	"bellhop/operations"
 )
 
 // block shows an operation on a terminal: a few lines that are drawn anew in place.
 type block struct {
 	screen screen
 	now    func() time.Time
-	last   *operations.Report
+	last   *bellhop.Report
 	noted  string
 	// drawn is how many lines are on the screen.
 	drawn int
 }
 
-func (b *block) show(report operations.Report) {
+func (b *block) show(report bellhop.Report) {
 	b.last = &report
 	b.draw(b.screen.height() - 1)
 }
@@ -118,7 +117,7 @@ func attempts(receipt bellhop.Receipt) string {
 type lines struct {
 	screen screen
 	now    func() time.Time
-	last   operations.Report
+	last   bellhop.Report
 	noted  string
 	// told are the states that were told: without a worker, fewer of them are known.
 	told map[bellhop.State]bool
@@ -128,7 +127,7 @@ func (l *lines) say(at time.Time, format string, args ...any) {
 	fmt.Fprintf(l.screen.w, "%s %s\n", stamp(at), fmt.Sprintf(format, args...))
 }
 
-func (l *lines) show(report operations.Report) {
+func (l *lines) show(report bellhop.Report) {
 	before := l.last
 	l.last = report
 	now := l.now()
@@ -177,7 +176,7 @@ func (l *lines) show(report operations.Report) {
 }
 
 // ending says why an operation ended as it did.
-func ending(state bellhop.State, report operations.Report) string {
+func ending(state bellhop.State, report bellhop.Report) string {
 	if report.Error == nil || state != report.State {
 		return ""
 	}
@@ -200,7 +199,7 @@ type documents struct {
 	noted    string
 }
 
-func (d *documents) show(report operations.Report) {
+func (d *documents) show(report bellhop.Report) {
 	var text strings.Builder
 	if err := writeJSON(&text, report.Status, false); err != nil {
 		d.note(err.Error())

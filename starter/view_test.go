@@ -20,7 +20,6 @@ import (
 	enumspb "go.temporal.io/api/enums/v1"
 
 	"bellhop"
-	"bellhop/operations"
 )
 
 // window is a terminal's screen: it understands what a block draws, and no more.
@@ -204,12 +203,12 @@ func TestWatchingObservesAnewNowAndThen(t *testing.T) {
 func TestTheHelpPromisesThisPace(t *testing.T) {
 	p := defaultPace()
 	r := rhythm{interval: p.refresh, most: p.maxRefresh}
-	var queued, running, silent operations.Report
+	var queued, running, silent bellhop.Report
 	queued.State, running.State, silent.State = bellhop.Queued, bellhop.Running, bellhop.Running
 	silent.Silence = errors.New("nobody is there")
 	var got []time.Duration
 	now := noon
-	tick := func(report operations.Report, seconds int) {
+	tick := func(report bellhop.Report, seconds int) {
 		for range seconds {
 			now = now.Add(p.every)
 			if r.due(report, now) {
@@ -388,7 +387,7 @@ func TestWatchingOutlastsAnOutage(t *testing.T) {
 func TestBlockFitsTheWindow(t *testing.T) {
 	var out bytes.Buffer
 	b := &block{screen: screen{w: &out}, now: func() time.Time { return noon.Add(time.Hour) }}
-	report := operations.Report{Status: failedStatus()}
+	report := bellhop.Report{Status: failedStatus()}
 	for range 40 {
 		report.Callbacks = append(report.Callbacks, bellhop.Receipt{Target: "one-more"})
 	}
@@ -413,7 +412,7 @@ func TestBlockFitsTheWindow(t *testing.T) {
 func TestLinesForEachChange(t *testing.T) {
 	var out bytes.Buffer
 	l := &lines{screen: screen{w: &out}, now: func() time.Time { return noon }, told: map[bellhop.State]bool{}}
-	full := operations.Report{Status: failedStatus()}
+	full := bellhop.Report{Status: failedStatus()}
 
 	early := full
 	early.State, early.Error, early.Endpoints, early.Callbacks = bellhop.Running, nil, nil, nil

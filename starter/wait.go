@@ -53,7 +53,7 @@ func (a *app) awaitEnd(ctx context.Context, client *operations.Client, id string
 		waiting, cancel = context.WithTimeoutCause(ctx, timeout, errElapsed)
 		defer cancel()
 	}
-	report, err := a.follow(waiting, client, id, outputText, func(r operations.Report) bool { return r.State.Terminal() })
+	report, err := a.follow(waiting, client, id, outputText, func(r bellhop.Report) bool { return r.State.Terminal() })
 	switch {
 	case errors.Is(err, errElapsed):
 		return &problem{exitTimeout, fmt.Errorf("%s has not ended within %s; it goes on", id, timeout), []string{
@@ -66,7 +66,7 @@ func (a *app) awaitEnd(ctx context.Context, client *operations.Client, id string
 }
 
 // verdict is nil for an operation that succeeded.
-func (a *app) verdict(report operations.Report) error {
+func (a *app) verdict(report bellhop.Report) error {
 	if report.State == bellhop.Succeeded {
 		return nil
 	}
@@ -95,7 +95,7 @@ func (a *app) watchStatus(cmd *cobra.Command, id, output string) error {
 
 // settled says that nothing more will happen to an operation. A callback that is pending then did not ask for the
 // state that was reached.
-func settled(report operations.Report) bool {
+func settled(report bellhop.Report) bool {
 	if !report.State.Terminal() {
 		return false
 	}

@@ -12,7 +12,6 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"bellhop"
-	"bellhop/operations"
 	"bellhop/tests/peers"
 )
 
@@ -57,7 +56,7 @@ func TestWorkerAddsTheSearchAttributesThatAreMissing(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, bellhop.Succeeded, outcome.State)
 	b.until("it is found by tenant and state", func() bool {
-		items, _, err := b.ops.List(b.ctx, operations.Filter{Tenant: "acme", State: bellhop.Succeeded}, 10, nil)
+		items, _, err := b.ops.List(b.ctx, bellhop.Filter{Tenant: "acme", State: bellhop.Succeeded}, 10, nil)
 		return err == nil && len(items) == 1
 	})
 }

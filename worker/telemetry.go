@@ -20,6 +20,7 @@ import (
 	temporaltelemetry "go.temporal.io/sdk/contrib/opentelemetry"
 	"go.temporal.io/sdk/interceptor"
 
+	"bellhop"
 	"bellhop/activities"
 	"bellhop/operations"
 )
@@ -134,7 +135,7 @@ func (t *telemetry) countWaiting(ops *operations.Client, providers map[string]ac
 			ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 			defer cancel()
 			for name := range providers {
-				count, err := ops.Count(ctx, operations.Filter{Provider: name, Open: true})
+				count, err := ops.Count(ctx, bellhop.Filter{Provider: name, Open: true})
 				if err != nil {
 					return err
 				}

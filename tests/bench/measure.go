@@ -364,7 +364,7 @@ func (b *bench) memory(ctx context.Context) error {
 		return err
 	}
 	for { // all of them wait
-		count, err := b.ops.Count(ctx, operations.Filter{State: bellhop.Running, Open: true})
+		count, err := b.ops.Count(ctx, bellhop.Filter{State: bellhop.Running, Open: true})
 		if err != nil {
 			return err
 		}
@@ -414,7 +414,7 @@ func (b *bench) holdAndDrain(ctx context.Context) error {
 	if left := time.Until(ready); left < 0 {
 		return fmt.Errorf("the first were ready %s before the last was started", -left.Round(time.Second))
 	}
-	waiting := func() (int64, error) { return b.ops.Count(ctx, operations.Filter{State: bellhop.Running, Open: true}) }
+	waiting := func() (int64, error) { return b.ops.Count(ctx, bellhop.Filter{State: bellhop.Running, Open: true}) }
 	count, err := waiting()
 	for ; err == nil && count < int64(b.hold) && time.Until(ready) > time.Second; count, err = waiting() {
 		time.Sleep(100 * time.Millisecond)

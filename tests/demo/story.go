@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"bellhop"
-	"bellhop/operations"
 	"bellhop/tests/peers"
 )
 
@@ -179,7 +178,7 @@ func (s *stage) follow(ctx context.Context, id string) error {
 				s.rung(report.Status)
 				return nil
 			}
-		case !errors.Is(err, operations.ErrNotFound) && ctx.Err() == nil:
+		case !errors.Is(err, bellhop.ErrNotFound) && ctx.Err() == nil:
 			return err
 		}
 		select {

@@ -103,10 +103,10 @@ const MaxAnswered = 1000
 
 // ErrNotFound says that bellhop knows no such operation: it was never started, or it ended so long ago that Temporal
 // has forgotten it.
-var ErrNotFound = errors.New("no such operation")
+var ErrNotFound = bellhop.ErrNotFound
 
 // ErrConflict says that the id belongs to another operation, or to a workflow that is none.
-var ErrConflict = errors.New("the id belongs to something else; choose another")
+var ErrConflict = bellhop.ErrConflict
 
 // Failed is the error of an operation that failed or was cancelled. What may be done about it is in Outcome.Error,
 // which is never nil: its code, whether it is retryable, whether it requires intervention, and the evidence. What

@@ -1,0 +1,46 @@
+package bellhop
+
+import (
+	"errors"
+	"time"
+)
+
+// Errors that whoever asks about operations tells apart.
+var (
+	// ErrNotFound: there is no such operation.
+	ErrNotFound = errors.New("no such operation")
+	// ErrConflict: the id belongs to another operation.
+	ErrConflict = errors.New("the id belongs to another operation")
+	// ErrEnded: the operation has ended, and nothing can be changed about it.
+	ErrEnded = errors.New("the operation has ended")
+)
+
+// Report is an operation's status and how it came about.
+type Report struct {
+	Status
+	// Silence is why no worker answered. The status then is what Temporal itself knows: it lacks progress and, while
+	// the operation is under way, resource ids.
+	Silence error `json:"-"`
+}
+
+// Filter says which operations to list; an empty field asks for all.
+type Filter struct {
+	Tenant   string
+	Resource string
+	Provider string
+	State    State
+	// Open asks for those under way only.
+	Open bool
+}
+
+// Item is one line of a list of operations.
+type Item struct {
+	OperationID   string    `json:"operation_id"`
+	OperationType Verb      `json:"operation_type"`
+	TenantID      string    `json:"tenant_id"`
+	Resource      string    `json:"resource"`
+	Provider      string    `json:"provider"`
+	State         State     `json:"state"`
+	RequestedAt   time.Time `json:"requested_at"`
+	ClosedAt      time.Time `json:"closed_at,omitzero"`
+}
