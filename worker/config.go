@@ -231,7 +231,9 @@ type parts struct {
 	// temporal are the targets of type temporal, which are made once there is a connection.
 	temporal map[string]TemporalTarget
 	targets  map[string]bridge.Target
-	closers  []func() error
+	// limits are those of the targets, by the same names.
+	limits  map[string]bridge.Limits
+	closers []func() error
 }
 
 func (p *parts) close() {
@@ -246,6 +248,7 @@ func (c *Config) build() (*parts, error) {
 		providers: map[string]activities.Provider{},
 		temporal:  map[string]TemporalTarget{},
 		targets:   map[string]bridge.Target{},
+		limits:    map[string]bridge.Limits{},
 	}
 	var faults bellhop.Faults
 	for _, name := range slices.Sorted(maps.Keys(c.Providers)) {
@@ -322,15 +325,20 @@ func (p *parts) addProvider(name string, raw json.RawMessage, path string, fault
 func (p *parts) addTarget(name string, raw json.RawMessage, path string, faults *bellhop.Faults) {
 	switch kind(raw) {
 	case "temporal":
-		var entry TemporalTarget
+		var entry struct {
+			TemporalTarget
+			bridge.Limits
+		}
 		if faults.Note(path, bellhop.DecodeStrict(raw, &entry)) {
 			return
 		}
-		p.temporal[name] = entry
+		p.temporal[name] = entry.TemporalTarget
+		p.limit(name, entry.Limits, path, faults)
 	case "restate":
 		var entry struct {
 			Type string `json:"type"`
 			restate.Config
+			bridge.Limits
 		}
 		if faults.Note(path, bellhop.DecodeStrict(raw, &entry)) {
 			return
@@ -340,11 +348,14 @@ func (p *parts) addTarget(name string, raw json.RawMessage, path string, faults 
 			return
 		}
 		p.targets[name] = target
+		p.limit(name, entry.Limits, path, faults)
 	case "stepfunctions":
 		var entry struct {
 			Type string `json:"type"`
 			stepfunctions.Config
+			bridge.Limits
 		}
+		entry.PerSecond = stepfunctions.DefaultPerSecond
 		if faults.Note(path, bellhop.DecodeStrict(raw, &entry)) {
 			return
 		}
@@ -353,10 +364,12 @@ func (p *parts) addTarget(name string, raw json.RawMessage, path string, faults 
 			return
 		}
 		p.targets[name] = target
+		p.limit(name, entry.Limits, path, faults)
 	case "webhook":
 		var entry struct {
 			Type string `json:"type"`
 			webhook.Config
+			bridge.Limits
 		}
 		if faults.Note(path, bellhop.DecodeStrict(raw, &entry)) {
 			return
@@ -366,9 +379,20 @@ func (p *parts) addTarget(name string, raw json.RawMessage, path string, faults 
 			return
 		}
 		p.targets[name] = target
+		p.limit(name, entry.Limits, path, faults)
 	default:
 		faults.Add(path+".type", `must be "temporal", "stepfunctions", "restate" or "webhook"`)
 	}
+}
+
+func (p *parts) limit(name string, limits bridge.Limits, path string, faults *bellhop.Faults) {
+	if limits.Concurrency < 0 {
+		faults.Add(path+".concurrency", "must be at least 1, or be left out")
+	}
+	if limits.PerSecond < 0 {
+		faults.Add(path+".per_second", "must not be negative")
+	}
+	p.limits[name] = limits
 }
 
 // simulatedPath is where the simulated provider keeps its state by default: one file for all workers of a user.

@@ -17,6 +17,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"bellhop/activities"
+	"bellhop/bridge"
 	"bellhop/bridge/temporal"
 	"bellhop/operations"
 	"bellhop/workflows"
@@ -153,7 +154,7 @@ func newWorker(connection client.Client, config Config, made *parts, ops *operat
 	return w
 }
 
-// connectTargets makes the targets that need a connection to Temporal.
+// connectTargets makes the targets that need a connection to Temporal, and puts limits around all.
 func (p *parts) connectTargets(own client.Client, namespace string, logger *slog.Logger) (func(), error) {
 	var opened []client.Client
 	closeAll := func() {
@@ -190,6 +191,15 @@ func (p *parts) connectTargets(own client.Client, namespace string, logger *slog
 	if err := errors.Join(errs...); err != nil {
 		closeAll()
 		return nil, err
+	}
+	for name, target := range p.targets {
+		p.targets[name] = bridge.Guard(target, p.limits[name], func(spared bool) {
+			if spared {
+				logger.Warn("a target is out of order and is spared for a while", "target", name)
+			} else {
+				logger.Info("a target works again", "target", name)
+			}
+		})
 	}
 	return closeAll, nil
 }
