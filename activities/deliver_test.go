@@ -195,6 +195,48 @@ func TestMemoryOfAttempts(t *testing.T) {
 	}
 }
 
+// A target that is spared has not been called: the receipt's attempts are those that the caller can have seen.
+func TestUntriedIsNoAttempt(t *testing.T) {
+	t.Parallel()
+	spared := does(bridge.Retry)
+	spared.result.Untried = true
+	to := &target{steps: []step{spared, spared, unknown(bridge.Retry), spared, spared, {result: bridge.Result{Verdict: bridge.Acknowledged}}}}
+	receipt, err := deliver(t, to, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if receipt.Attempts != 2 || receipt.State != bellhop.ReceiptAcknowledged || receipt.FirstAttemptAt.IsZero() {
+		t.Errorf("receipt is %+v; called at %s", receipt, to.at)
+	}
+	// It is asked after less and less often, as if it had been tried.
+	for i, want := range []time.Duration{time.Second, 2 * time.Second, time.Second, 8 * time.Second, 16 * time.Second} {
+		if got := to.at[i+1].Sub(to.at[i]); got < want*4/5 || got > want*6/5 {
+			t.Errorf("call %d came after %s, want %s give or take a fifth", i+2, got, want)
+		}
+	}
+
+	gone := &target{steps: []step{spared, spared, does(bridge.Closed)}}
+	if receipt, err = deliver(t, gone, 0); err != nil {
+		t.Fatal(err)
+	}
+	if receipt.State != bellhop.ReceiptUndeliverable || receipt.Attempts != 1 {
+		t.Errorf("receipt is %+v: nothing that was not tried can have arrived", receipt)
+	}
+}
+
+func TestRetryAfterIsBounded(t *testing.T) {
+	t.Parallel()
+	greedy := does(bridge.Retry)
+	greedy.result.RetryAfter = 1000 * time.Hour
+	to := &target{steps: []step{greedy, {result: bridge.Result{Verdict: bridge.Acknowledged}}}}
+	if _, err := deliver(t, to, 0); err != nil {
+		t.Fatal(err)
+	}
+	if waited := to.at[1].Sub(to.at[0]); waited != activities.MaxRetryAfter {
+		t.Errorf("a target that asked for weeks was left alone for %s", waited)
+	}
+}
+
 func TestGivenUpAtItsDeadline(t *testing.T) {
 	t.Parallel()
 	secret := does(bridge.Retry)
@@ -344,6 +386,15 @@ func TestPendingTellsWhatTemporalKnows(t *testing.T) {
 				return info
 			},
 			bellhop.Receipt{State: bellhop.ReceiptDelivering, Attempts: 10, LastError: "refused", FirstAttemptAt: first},
+		},
+		{
+			"Spared", "what was not tried is no attempt, whatever Temporal counts",
+			func() *workflowpb.PendingActivityInfo {
+				info := failure(details(map[string]any{"first_attempt_at": first, "attempts": 2, "ended": 6, "last_error": "not tried"}), "delivering", "not tried")
+				info.Attempt = 7
+				return info
+			},
+			bellhop.Receipt{State: bellhop.ReceiptDelivering, Attempts: 2, LastError: "not tried", FirstAttemptAt: first},
 		},
 		{
 			"Died", "an attempt that left nothing is counted by Temporal, and its failure told",
