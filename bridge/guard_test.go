@@ -143,7 +143,8 @@ func TestHeartbeats(t *testing.T) {
 		target bridge.Target
 		want   bool
 	}{
-		{"Without", target, false}, {"With", beating{target}, true},
+		{"Without", target, false},
+		{"With", beating{target}, true},
 		{"GuardedWithout", bridge.Guard(target, bridge.Limits{}, nil), false},
 		{"GuardedWith", bridge.Guard(beating{target}, bridge.Limits{}, nil), true},
 	} {

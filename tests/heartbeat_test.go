@@ -30,7 +30,8 @@ func waiter(ctx workflow.Context, operation string, members json.RawMessage) (be
 		RetryPolicy:         &temporal.RetryPolicy{MaximumAttempts: 1},
 	})
 	var outcome bellhop.Outcome
-	return outcome, workflow.ExecuteActivity(ctx, "ask", operation, members).Get(ctx, &outcome)
+	err := workflow.ExecuteActivity(ctx, "ask", operation, members).Get(ctx, &outcome)
+	return outcome, err
 }
 
 // wait starts a waiter, whose operation has the script and the members of its callback.
@@ -117,7 +118,7 @@ func TestCallerThatWaitsNoLonger(t *testing.T) {
 		})
 		require.NoError(t, b.client.TerminateWorkflow(b.ctx, id, "", "nobody wants it any more"))
 		b.until("the callback is given up", func() bool {
-			return b.status("op-"+id).Callbacks[0].State == bellhop.ReceiptUndeliverable
+			return b.status("op-" + id).Callbacks[0].State == bellhop.ReceiptUndeliverable
 		})
 	}
 	ended := time.Now()
@@ -134,7 +135,7 @@ func TestCallerThatWaitsNoLonger(t *testing.T) {
 	for _, id := range []string{"op-gone-continue", "op-gone-cancel"} {
 		b.until("it is listed as undelivered", func() bool {
 			stdout, _, _ := b.run("", "bellhop", "list", "--undelivered")
-			return regexp.MustCompile(`(?m)^`+id+` .*temporal undeliverable$`).MatchString(stdout)
+			return regexp.MustCompile(`(?m)^` + id + ` .*temporal undeliverable$`).MatchString(stdout)
 		})
 	}
 }

@@ -2,6 +2,7 @@ package workflows_test
 
 import (
 	"context"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -12,9 +13,7 @@ import (
 
 func beating(with fields) fields {
 	members := fields{"heartbeat": "10s"}
-	for name, value := range with {
-		members[name] = value
-	}
+	maps.Copy(members, with)
 	return callback("orders", members)
 }
 

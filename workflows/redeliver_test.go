@@ -27,7 +27,9 @@ func TestRedelivery(t *testing.T) {
 		{"NobodyThere", "it is as it was", []bridge.Result{gone404}, 0, bellhop.ReceiptUndeliverable, "no such workflow", 1},
 		{"LostAnswer", "an attempt of its own may have arrived", []bridge.Result{lost, gone404}, 0, bellhop.ReceiptAckPresumed, "no such workflow", 2},
 		{
-			"Deadline", "the callback's deadline counts anew", []bridge.Result{refused}, 10 * time.Second,
+			"Deadline", "the callback's deadline counts anew",
+			[]bridge.Result{refused},
+			10 * time.Second,
 			bellhop.ReceiptUndeliverable, "its deadline passed: delivering: connection refused", 4,
 		},
 	} {
