@@ -33,7 +33,7 @@ func RestateFor(tb testing.TB) *Restate {
 	if _, err := os.Stat(binary); err != nil {
 		Missing(tb, "restate-server is not installed; run: make tools")
 	}
-	ports, err := freePorts(3)
+	ports, err := FreePorts(3)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -114,8 +114,8 @@ func answers(ctx context.Context, url string) error {
 	}
 }
 
-// freePorts are addresses on loopback that nobody listens at.
-func freePorts(n int) ([]string, error) {
+// FreePorts are addresses on loopback that nobody listens at.
+func FreePorts(n int) ([]string, error) {
 	if n == 0 {
 		return nil, nil
 	}
@@ -123,6 +123,6 @@ func freePorts(n int) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	more, err := freePorts(n - 1) // while this one is held, so that they differ
+	more, err := FreePorts(n - 1) // while this one is held, so that they differ
 	return append(more, listener.Addr().String()), errors.Join(err, listener.Close())
 }
