@@ -49,7 +49,7 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 		http.Error(w, "the signature is none of ours", http.StatusUnauthorized)
 		return
 	}
-	// The callback's id, which is the same in every attempt. It is signed; in binary content the ce-… headers are not.
+	// The callback's id, which stays the same in every attempt. It is signed; in binary content the ce-… headers are not.
 	id := request.Header.Get("Webhook-Id")
 	request.Body = io.NopCloser(bytes.NewReader(body))
 	event, err := cehttp.NewEventFromHTTPRequest(request) // structured or binary
