@@ -175,7 +175,7 @@ func (t *Target) Deliver(ctx context.Context, raw json.RawMessage, m bridge.Mess
 		return bridge.Result{Verdict: bridge.Blocked, Err: fmt.Errorf("read the ingress's key: %w", err)}
 	}
 	var path []string
-	header := http.Header{"Content-Type": {"application/json"}}
+	header := http.Header{"Content-Type": {"application/json"}, "User-Agent": {"bellhop"}}
 	body := []byte(m.Body)
 	switch {
 	case address.Awakeable != "" && m.Failed(bellhop.AsResult):
@@ -200,6 +200,7 @@ func (t *Target) Deliver(ctx context.Context, raw json.RawMessage, m bridge.Mess
 		return bridge.Result{Verdict: bridge.Undeliverable, Err: errors.New("the address makes no URL")}
 	}
 	request.Header = header
+	request.GetBody = nil // or the transport would send it a second time by itself, seeing its idempotency key
 	response, err := t.client.Do(request)
 	if err != nil {
 		// The URL, which url.Error repeats, has the awakeable's id in it.

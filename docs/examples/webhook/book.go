@@ -30,7 +30,7 @@ func openBook(ctx context.Context, path string) (*Book, error) {
 		return nil, err
 	}
 	if _, err := db.ExecContext(ctx, schema); err != nil {
-		_ = db.Close() // it was not opened, in effect
+		_ = db.Close() //nolint:errcheck // it was not opened, in effect
 		return nil, err
 	}
 	return &Book{db}, nil
@@ -68,7 +68,7 @@ func charge(ctx context.Context, tx *sql.Tx, outcome bellhop.Outcome) error {
 		column = "failed"
 	}
 	_, err := tx.ExecContext(ctx, `INSERT INTO bill (tenant, `+column+`) VALUES (?, 1)
-		ON CONFLICT (tenant) DO UPDATE SET `+column+` = `+column+` + 1`, outcome.TenantID) //nolint:gosec // one of three names above
+		ON CONFLICT (tenant) DO UPDATE SET `+column+` = `+column+` + 1`, outcome.TenantID)
 	return err
 }
 

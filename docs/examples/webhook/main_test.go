@@ -71,7 +71,7 @@ func TestReadme(t *testing.T) {
 	shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	shell.Cancel = func() error { return syscall.Kill(-shell.Process.Pid, syscall.SIGKILL) }
 	failed := shell.Run()
-	_ = syscall.Kill(-shell.Process.Pid, syscall.SIGKILL) // its receiver and its worker
+	_ = syscall.Kill(-shell.Process.Pid, syscall.SIGKILL) //nolint:errcheck // its receiver and its worker
 	said, err := os.ReadFile(output.Name())
 	if failed != nil || err != nil {
 		t.Fatalf("%v, %v\n%s", failed, err, said)
