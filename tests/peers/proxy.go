@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 
 	"go.temporal.io/api/proxy"
@@ -25,6 +26,7 @@ type Proxy struct {
 
 	upstream workflowservice.WorkflowServiceClient
 	hook     atomic.Pointer[SignalHook]
+	listener *resettable
 	server   *grpc.Server
 	conn     *grpc.ClientConn
 }
@@ -40,11 +42,13 @@ func StartProxy(temporal string) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	plain, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
+	listener := &resettable{Listener: plain, conns: map[net.Conn]bool{}}
 	p := &Proxy{
+		listener:              listener,
 		WorkflowServiceServer: all,
 		Address:               listener.Addr().String(),
 		upstream:              upstream,
@@ -63,6 +67,38 @@ func (p *Proxy) Hook(hook SignalHook) {
 		return
 	}
 	p.hook.Store(&hook)
+}
+
+// Reset breaks the connections to the proxy. Whatever is under way on them gets no answer.
+func (p *Proxy) Reset() { p.listener.reset() }
+
+// resettable remembers the connections that it has accepted.
+type resettable struct {
+	net.Listener
+	mu    sync.Mutex
+	conns map[net.Conn]bool
+}
+
+func (r *resettable) Accept() (net.Conn, error) {
+	conn, err := r.Listener.Accept()
+	if err == nil {
+		r.mu.Lock()
+		r.conns[conn] = true
+		r.mu.Unlock()
+	}
+	return conn, err
+}
+
+func (r *resettable) reset() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for conn := range r.conns {
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			_ = tcp.SetLinger(0) // it is closed all the same
+		}
+		_ = conn.Close() // it may be closed already
+		delete(r.conns, conn)
+	}
 }
 
 // SignalWorkflowExecution is part of the service.

@@ -1,0 +1,246 @@
+package tests
+
+import (
+	"encoding/json"
+	"fmt"
+	"hash/fnv"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/restatedev/sdk-go"
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/workflowservice/v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"bellhop"
+	"bellhop/tests/peers"
+)
+
+// chance is a number from 0 to 99 for the nth attempt of a callback, the same in every run of a test.
+func chance(callbackID string, nth int) int {
+	hash := fnv.New32a()
+	fmt.Fprintf(hash, "%s %d", callbackID, nth)
+	return int(hash.Sum32() % 100)
+}
+
+// losing lets a fifth of all requests be applied, and then the connection be reset.
+func losing(id string, nth int) peers.Fault {
+	if chance(id, nth) < 20 {
+		return peers.AppliedThenReset
+	}
+	return peers.NoFault
+}
+
+// ledger compares what receipts say with what a proxy saw.
+func (b *bench) ledger(ids []string, want bellhop.ReceiptState, tries map[string]int) {
+	b.Helper()
+	wrong, attempts := 0, 0
+	for _, id := range ids {
+		receipt := b.closed(id).Callbacks[0]
+		attempts += receipt.Attempts
+		if receipt.State != want {
+			wrong++
+			b.Errorf("%s: the callback is %s, want %s: %s", id, receipt.State, want, receipt.LastError)
+		}
+		if seen := tries[receipt.CallbackID]; receipt.Attempts != seen {
+			wrong++
+			b.Errorf("%s: the receipt tells of %d attempts; %d were seen", id, receipt.Attempts, seen)
+		}
+	}
+	b.Logf("%d callbacks in %d attempts: %d wrong receipts", len(ids), attempts, wrong)
+}
+
+func TestFaultLostAcknowledgementOfAWebhook(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	s := b.shop()
+	proxy := peers.StartFaultyProxy(s.URL, losing)
+	t.Cleanup(proxy.Close)
+	b.work(b.config(noBackstop, "targets:\n"+s.target("shop", proxy.URL)))
+	n := count(100, 1000)
+	ids := b.begins(n, "lost", func(_ int, id string) string { return provision(id, `{"target": "shop"}`) })
+	for _, id := range ids {
+		b.closed(id)
+	}
+	b.ledger(ids, bellhop.ReceiptAcknowledged, proxy.Tries())
+	callbacks, came, charged := b.effects(s)
+	require.Equal(t, n, callbacks, "lost, or told of what is not")
+	require.Equal(t, n, charged, "an effect was doubled")
+	require.Equal(t, len(proxy.Calls()), came, "each attempt was applied")
+	require.Greater(t, came, n*110/100, "answers were lost")
+	b.alike(proxy)
+}
+
+// alike makes sure that every attempt of a callback has sent the same bytes.
+func (b *bench) alike(proxy *peers.FaultyProxy) {
+	b.Helper()
+	first := map[string]string{}
+	for _, call := range proxy.Calls() {
+		if before, again := first[call.CallbackID]; again && before != string(call.Body) {
+			b.Errorf("%s was sent as\n%s\nand as\n%s", call.CallbackID, before, call.Body)
+		}
+		first[call.CallbackID] = string(call.Body)
+	}
+}
+
+func TestFaultLostAcknowledgementOfASignal(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	got := b.call("caller")
+	proxy, config, env := b.through()
+	var lost atomic.Int32
+	tries := sync.Map{}
+	proxy.Hook(func(in *workflowservice.SignalWorkflowExecutionRequest, forward func() error) error {
+		err := forward()
+		nth, _ := tries.LoadOrStore(in.GetRequestId(), new(atomic.Int32))
+		if chance(in.GetRequestId(), int(nth.(*atomic.Int32).Add(1))) < 20 { //nolint:forcetypeassert // we store nothing else
+			lost.Add(1)
+			proxy.Reset() // others lose their answers with this one
+			return status.Error(codes.Unavailable, "reset")
+		}
+		return err
+	})
+	b.work(config, env)
+	n := count(100, 1000)
+	ids := b.begins(n, "lost", func(_ int, id string) string {
+		return provision(id, `{"target": "caller", "address": {"workflow_id": "caller"}}`)
+	})
+	b.settle(ids, got) // lost 0, doubled 0, wrongly reported 0
+	require.Greater(t, int(lost.Load()), n/10)
+	t.Logf("%d of %d answers were lost", lost.Load(), n+int(lost.Load()))
+}
+
+// Desk is a caller in Restate that is called as a handler, and notes what it was told.
+type Desk struct{ told chan bellhop.Outcome }
+
+// Told is called with an outcome.
+func (d *Desk) Told(ctx restate.Context, outcome bellhop.Outcome) error {
+	_, err := restate.Run(ctx, func(restate.RunContext) (restate.Void, error) {
+		d.told <- outcome
+		return restate.Void{}, nil
+	})
+	return err
+}
+
+func TestFaultLostAcknowledgementOfRestate(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	r := peers.RestateFor(t)
+	proxy := peers.StartFaultyProxy(r.Ingress, losing)
+	t.Cleanup(proxy.Close)
+	b.work(b.config(noBackstop, "targets: {restate: {type: restate, ingress: '"+proxy.URL+"'}}"))
+	n := count(50, 1000)
+	order := &Order{
+		ended: make(chan bellhop.Outcome, 10*n),
+		start: func(id, awakeable string) error {
+			_, err := b.ops.Start(b.ctx, id, bellhop.Provision, []byte(provision(id,
+				fmt.Sprintf(`{"target": "restate", "address": {"awakeable": %q}}`, awakeable))))
+			return err
+		},
+	}
+	desk := &Desk{told: make(chan bellhop.Outcome, 10*n)}
+	b.serve(r, order, desk)
+
+	ids := b.begins(n, "handled", func(_ int, id string) string {
+		return provision(id, `{"target": "restate", "address": {"service": "Desk", "handler": "Told"}}`)
+	})
+	var waiting []string
+	for i := range n {
+		id := fmt.Sprintf("awaited-%d", i)
+		waiting = append(waiting, id)
+		response, err := http.Post(r.Ingress+"/Order/Place/send", "application/json", strings.NewReader(fmt.Sprintf("%q", id))) //nolint:noctx // a test
+		require.NoError(t, err)
+		require.NoError(t, response.Body.Close())
+	}
+	for _, id := range waiting {
+		b.until(id+" is begun", func() bool {
+			_, err := b.ops.Status(b.ctx, id)
+			return err == nil
+		})
+	}
+	for _, id := range append(waiting, ids...) {
+		b.closed(id)
+	}
+	b.ledger(ids, bellhop.ReceiptAcknowledged, proxy.Tries())
+	b.ledger(waiting, bellhop.ReceiptAccepted, proxy.Tries())
+	b.alike(proxy)
+	for what, told := range map[string]chan bellhop.Outcome{"handler": desk.told, "awakeable": order.ended} {
+		seen := map[string]int{}
+		for range n {
+			outcome := <-told
+			seen[outcome.CallbackID]++
+		}
+		// Whatever came twice is written down in Restate by now, and would be here.
+		require.Empty(t, told, "the %s was told twice", what)
+		require.Len(t, seen, n, "the %s was not told of all", what)
+	}
+	require.Greater(t, len(proxy.Calls()), 2*n*110/100, "answers were lost")
+}
+
+// TestFaultDuplicateStorm has one callback delivered to the same receiver by many targets, and then a hundred times at
+// once.
+func TestFaultDuplicateStorm(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	s := b.shop()
+	proxy := peers.StartFaultyProxy(s.URL, func(string, int) peers.Fault { return peers.NoFault })
+	t.Cleanup(proxy.Close)
+	targets := "targets:\n"
+	var callbacks []string
+	for i := range bellhop.MaxCallbacks {
+		targets += s.target(fmt.Sprintf("shop-%d", i), proxy.URL)
+		callbacks = append(callbacks, fmt.Sprintf(`{"target": "shop-%d"}`, i))
+	}
+	b.work(b.config(noBackstop, targets))
+	storms := count(3, 100)
+	ids := b.begins(storms, "storm", func(_ int, id string) string { return provision(id, strings.Join(callbacks, ", ")) })
+	for _, id := range ids {
+		for _, receipt := range b.closed(id).Callbacks {
+			require.Equal(t, bellhop.ReceiptAcknowledged, receipt.State)
+		}
+	}
+	b.alike(proxy)
+	calls := map[string]peers.Call{}
+	for _, call := range proxy.Calls() {
+		calls[call.CallbackID] = call
+	}
+	require.Len(t, calls, storms)
+	const copies = 100
+	for _, call := range calls {
+		var storm sync.WaitGroup
+		begin := make(chan struct{})
+		for range copies {
+			storm.Go(func() {
+				<-begin
+				request, err := http.NewRequestWithContext(b.ctx, http.MethodPost, s.URL, strings.NewReader(string(call.Body)))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				request.Header = call.Header.Clone()
+				answer, err := http.DefaultClient.Do(request)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if answer.StatusCode != http.StatusNoContent {
+					t.Errorf("a copy is answered %s", answer.Status)
+				}
+				_ = answer.Body.Close() //nolint:errcheck // only the status matters
+			})
+		}
+		close(begin)
+		storm.Wait()
+	}
+	noted, came, charged := b.effects(s)
+	require.Equal(t, storms, noted)
+	require.Equal(t, storms*(bellhop.MaxCallbacks+copies), came)
+	require.Equal(t, storms, charged, "one effect each, however often it came")
+	var outcome struct{ Data bellhop.Outcome }
+	require.NoError(t, json.Unmarshal(calls["storm-0/succeeded"].Body, &outcome))
+	require.Equal(t, "storm-0", outcome.Data.OperationID)
+}
