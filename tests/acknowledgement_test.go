@@ -35,12 +35,15 @@ func losing(id string, nth int) peers.Fault {
 	return peers.NoFault
 }
 
-// ledger compares what receipts say with what a proxy saw.
-func (b *bench) ledger(ids []string, want bellhop.ReceiptState, tries map[string]int) {
+// ledger waits until operations have ended, and compares what their receipts say with what a proxy saw.
+func (b *bench) ledger(ids []string, want bellhop.ReceiptState, proxy *peers.FaultyProxy) {
 	b.Helper()
-	wrong, attempts := 0, 0
 	for _, id := range ids {
-		receipt := b.closed(id).Callbacks[0]
+		b.closed(id)
+	}
+	wrong, attempts, tries := 0, 0, proxy.Tries()
+	for _, id := range ids {
+		receipt := b.status(id).Callbacks[0]
 		attempts += receipt.Attempts
 		if receipt.State != want {
 			wrong++
@@ -63,10 +66,7 @@ func TestFaultLostAcknowledgementOfAWebhook(t *testing.T) {
 	b.work(b.config(noBackstop, "targets:\n"+s.target("shop", proxy.URL)))
 	n := count(100, 1000)
 	ids := b.begins(n, "lost", func(_ int, id string) string { return provision(id, `{"target": "shop"}`) })
-	for _, id := range ids {
-		b.closed(id)
-	}
-	b.ledger(ids, bellhop.ReceiptAcknowledged, proxy.Tries())
+	b.ledger(ids, bellhop.ReceiptAcknowledged, proxy)
 	callbacks, came, charged := b.effects(s)
 	require.Equal(t, n, callbacks, "lost, or told of what is not")
 	require.Equal(t, n, charged, "an effect was doubled")
@@ -162,11 +162,8 @@ func TestFaultLostAcknowledgementOfRestate(t *testing.T) {
 			return err == nil
 		})
 	}
-	for _, id := range append(waiting, ids...) {
-		b.closed(id)
-	}
-	b.ledger(ids, bellhop.ReceiptAcknowledged, proxy.Tries())
-	b.ledger(waiting, bellhop.ReceiptAccepted, proxy.Tries())
+	b.ledger(ids, bellhop.ReceiptAcknowledged, proxy)
+	b.ledger(waiting, bellhop.ReceiptAccepted, proxy)
 	b.alike(proxy)
 	for what, told := range map[string]chan bellhop.Outcome{"handler": desk.told, "awakeable": order.ended} {
 		seen := map[string]int{}
