@@ -149,7 +149,7 @@ func TestFaultRedeliveryDuringBackoff(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	s := b.shop()
-	proxy := peers.StartFaultyProxy(s.URL, func(id string, nth int) peers.Fault {
+	proxy := peers.StartFaultyProxy(s.URL, func(_ string, nth int) peers.Fault {
 		switch {
 		case nth <= 3:
 			return peers.Unavailable

@@ -78,8 +78,8 @@ func (b *bench) shop() *shop {
 }
 
 // target is the configuration of a target that leads to a URL, which may be a proxy's in front of the shop.
-func (s *shop) target(name, url string) string {
-	return fmt.Sprintf("  %s: {type: webhook, url: '%s', key_file: %s, allow: [127.0.0.0/8]}\n", name, url, s.KeyFile)
+func (s *shop) target(name, at string) string {
+	return fmt.Sprintf("  %s: {type: webhook, url: '%s', key_file: %s, allow: [127.0.0.0/8]}\n", name, at, s.KeyFile)
 }
 
 // effects counts the callbacks that it was told of, how often they came, and what it has charged for.
