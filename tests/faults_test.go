@@ -136,7 +136,7 @@ func TestFaultOutage(t *testing.T) {
 	b.work(b.config(noBackstop, "targets:\n"+s.target("shop", proxy.URL)+s.target("stumbling", stumbling.URL)))
 	n := count(40, 1000)
 	outage := time.Duration(count(10, 1200)) * time.Second
-	b.patience += min(outage, 6*time.Minute) // the pause after the last attempt that failed
+	b.patience = min(outage, 6*time.Minute) // the pause after the last attempt that failed
 	began := time.Now()
 	ids := b.begins(n, "outage", func(_ int, id string) string { return provision(id, `{"target": "shop"}`) })
 	brief := b.begins(1, "brief", func(_ int, id string) string { return provision(id, `{"target": "stumbling"}`) })

@@ -36,14 +36,14 @@ type bench struct {
 	folder string
 	client client.Client
 	ops    *operations.Client
-	// patience is how long until waits.
+	// patience is how much longer than soon until waits.
 	patience time.Duration
 }
 
 // setup starts a server of the test's own. Workers are the test's business.
 func setup(t *testing.T, serverArgs ...string) *bench {
 	t.Helper()
-	b := &bench{T: t, ctx: t.Context(), server: peers.ServerFor(t, serverArgs...), folder: t.TempDir(), patience: soon}
+	b := &bench{T: t, ctx: t.Context(), server: peers.ServerFor(t, serverArgs...), folder: t.TempDir()}
 	b.connect()
 	return b
 }
@@ -118,10 +118,11 @@ func (b *bench) status(id string) bellhop.Status {
 // until waits for a condition.
 func (b *bench) until(what string, so func() bool) {
 	b.Helper()
-	deadline := time.Now().Add(b.patience)
+	within := soon + b.patience
+	deadline := time.Now().Add(within)
 	for !so() {
 		if time.Now().After(deadline) {
-			b.Fatalf("in %s this did not happen: %s", b.patience, what)
+			b.Fatalf("in %s this did not happen: %s", within, what)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
