@@ -26,7 +26,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	scenario := flags.String("scenario", "throughput,latency,event,query,memory", "what to measure, by comma; also: hold")
+	scenario := flags.String("scenario", "throughput,latency,targets,event,query,memory", "what to measure, by comma; also: hold")
 	n := flags.Int("n", 100, "operations per round of the throughput")
 	rounds := flags.Int("rounds", 15, "rounds of each shape")
 	waiting := flags.Int("waiting", 10_000, "operations that wait, for memory")
@@ -47,10 +47,18 @@ func run(ctx context.Context, args []string) error {
 	for name := range strings.SplitSeq(*scenario, ",") {
 		measure, ok := map[string]func(context.Context) error{
 			"throughput": b.throughput, "latency": b.latency, "event": b.event, "query": b.query, "memory": b.memory,
-			"hold": b.holdAndDrain,
+			"hold": b.holdAndDrain, "targets": b.targets,
 		}[name]
 		if !ok {
 			return fmt.Errorf("no scenario %q", name)
+		}
+		b.config = ""
+		if name == "targets" {
+			stop, err := b.startEngines(ctx, folder)
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			defer stop()
 		}
 		if err := b.with(ctx, measure); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
@@ -68,7 +76,7 @@ func (b *bench) with(ctx context.Context, measure func(context.Context) error) e
 	defer server.Kill()
 	_ = os.Remove(b.state) // of the measurement before
 	worker, err := peers.StartWorker(ctx, server.Address, fmt.Sprintf(
-		"providers:\n  simulated: {type: simulated, path: %s}\nbackstop: {first: 6h, max: 6h}\n", b.state))
+		"providers:\n  simulated: {type: simulated, path: %s}\nbackstop: {first: 6h, max: 6h}\n%s", b.state, b.config))
 	if err != nil {
 		return err
 	}

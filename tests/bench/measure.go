@@ -26,6 +26,9 @@ import (
 type bench struct {
 	n, rounds, waiting, hold int
 	state                    string
+	// config is more of the worker's configuration.
+	config  string
+	engines []*engine
 
 	server, floor *peers.Process
 	worker        *peers.Worker
