@@ -26,9 +26,7 @@ import (
 type bench struct {
 	n, rounds, waiting, hold int
 	state                    string
-	// config is more of the worker's configuration.
-	config  string
-	engines []*engine
+	engines                  []*engine
 
 	server, floor *peers.Process
 	worker        *peers.Worker

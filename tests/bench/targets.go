@@ -35,79 +35,77 @@ type engine struct {
 type Desk struct{ told *atomic.Int64 }
 
 // Told is called with an outcome.
-func (d Desk) Told(restate.Context, bellhop.Outcome) error {
+func (d Desk) Told(_ restate.Context, outcome bellhop.Outcome) (string, error) {
 	d.told.Add(1)
-	return nil
+	return outcome.CallbackID, nil
 }
 
-// startEngines starts whom the scenario targets calls back, and writes the worker's configuration of it. There is one
-// that is dead: it takes connections and never answers.
-func (b *bench) startEngines(ctx context.Context, folder string) (stop func(), err error) {
+// withEngines starts whom the targets call back. There is one that is dead: it takes connections and never answers.
+func (b *bench) withEngines(ctx context.Context, folder string) error {
 	key := filepath.Join(folder, "key")
 	text := "whsec_" + base64.StdEncoding.EncodeToString([]byte("a key that opens nothing, 32 b.."))
 	if err := os.WriteFile(key, []byte(text), 0o600); err != nil {
-		return nil, err
-	}
-	var stops []func()
-	stop = func() {
-		for _, stop := range slices.Backward(stops) {
-			stop()
-		}
-	}
-	serve := func(handler http.HandlerFunc) string {
-		server := httptest.NewServer(handler)
-		stops = append(stops, func() { server.CloseClientConnections(); server.Close() })
-		return server.URL
+		return err
 	}
 	var hooked atomic.Int64
-	hook := serve(func(_ http.ResponseWriter, r *http.Request) {
+	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body) //nolint:errcheck // that it came is what counts
 		hooked.Add(1)
-	})
-	dead := serve(func(_ http.ResponseWriter, r *http.Request) {
+	}))
+	defer hook.Close()
+	dead := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body) //nolint:errcheck // nobody wants it
 		<-r.Context().Done()
-	})
+	}))
+	defer dead.Close()
+	defer dead.CloseClientConnections()
 	const webhook = "  %s: {type: webhook, url: '%s', key_file: %s, allow: [127.0.0.0/8]}\n"
-	b.config = "targets:\n  temporal: {type: temporal}\n" + fmt.Sprintf(webhook, "webhook", hook, key) + fmt.Sprintf(webhook, "dead", dead, key)
+	config := "targets:\n  temporal: {type: temporal}\n" + fmt.Sprintf(webhook, "webhook", hook.URL, key) + fmt.Sprintf(webhook, "dead", dead.URL, key)
 	b.engines = []*engine{
 		{"temporal", func(i int) string { return fmt.Sprintf(`{"workflow_id": %q}`, receiver(i)) }, b.total.Load},
 		{"webhook", nil, hooked.Load},
 	}
 	server, err := peers.StartRestate(ctx, filepath.Join(folder, "restate"))
-	if errors.Is(err, peers.ErrNoRestate) {
+	switch {
+	case errors.Is(err, peers.ErrNoRestate):
 		fmt.Printf("restate is left out: %s\n\n", err)
-		return stop, nil
+	case err != nil:
+		return err
+	default:
+		defer server.Kill()
+		desk := Desk{told: new(atomic.Int64)}
+		stop, err := serve(ctx, server, desk)
+		if err != nil {
+			return err
+		}
+		defer stop()
+		config += "  restate: {type: restate, ingress: '" + server.Ingress + "'}\n"
+		b.engines = append(b.engines, &engine{"restate", func(int) string { return `{"service": "Desk", "handler": "Told"}` }, desk.told.Load})
 	}
-	if err != nil {
-		stop()
-		return nil, err
-	}
-	stops = append(stops, server.Kill)
+	return b.run(ctx, config, b.targets)
+}
+
+// serve serves a service to Restate, and waits until Restate knows it.
+func serve(ctx context.Context, server *peers.Restate, service any) (stop func(), err error) {
 	ports, err := peers.FreePorts(1)
 	if err != nil {
-		stop()
 		return nil, err
 	}
-	desk := Desk{told: new(atomic.Int64)}
 	serving, end := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() {
-		ended <- restateserver.NewRestate().WithLogger(slog.DiscardHandler, true).Bind(restate.Reflect(desk)).Start(serving, ports[0])
+		ended <- restateserver.NewRestate().WithLogger(slog.DiscardHandler, true).Bind(restate.Reflect(service)).Start(serving, ports[0])
 	}()
-	stops = append(stops, func() { end(); <-ended })
+	stop = func() { end(); <-ended }
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		if err = server.Register(ctx, "http://"+ports[0]); err == nil {
-			break
+			return stop, nil
 		}
-		if time.Now().After(deadline) {
+		if ctx.Err() != nil || time.Now().After(deadline) {
 			stop()
 			return nil, err
 		}
 	}
-	b.config += "  restate: {type: restate, ingress: '" + server.Ingress + "'}\n"
-	b.engines = append(b.engines, &engine{"restate", func(int) string { return `{"service": "Desk", "handler": "Told"}` }, desk.told.Load})
-	return stop, nil
 }
 
 // toldBy starts n operations that call an engine back, and waits until it saw all of them.
@@ -150,8 +148,8 @@ func (b *bench) lags(ctx context.Context, ids []string) ([]time.Duration, error)
 			if err != nil {
 				return err
 			}
-			if receipt := report.Status.Callbacks[0]; receipt.State.Settled() {
-				lags[i] = receipt.AcknowledgedAt.Sub(report.Status.FinishedAt)
+			if receipt := report.Callbacks[0]; receipt.State.Settled() {
+				lags[i] = receipt.AcknowledgedAt.Sub(report.FinishedAt)
 				return nil
 			}
 		}

@@ -46,7 +46,10 @@ func StartRestate(ctx context.Context, folder string) (*Restate, error) {
 		"RESTATE_INGRESS__BIND_ADDRESS=" + ports[0], "RESTATE_ADMIN__BIND_ADDRESS=" + ports[1],
 		"RESTATE_DEFAULT_NUM_PARTITIONS=1", "RESTATE_ROCKSDB_TOTAL_MEMORY_SIZE=64MiB",
 	}}
-	return r, r.Restart(ctx)
+	if err := r.Restart(ctx); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 // Restart starts it, after a Kill on what it kept, and waits until it is ready.
