@@ -1,20 +1,29 @@
 package tests
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/restatedev/sdk-go"
 	"github.com/stretchr/testify/require"
+	enumspb "go.temporal.io/api/enums/v1"
+	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 
 	"bellhop"
 	"bellhop/tests/peers"
@@ -94,15 +103,17 @@ func TestFaultLostAcknowledgementOfASignal(t *testing.T) {
 	proxy, config, env := b.through()
 	var lost atomic.Int32
 	tries := sync.Map{}
-	proxy.Hook(func(in *workflowservice.SignalWorkflowExecutionRequest, forward func() error) error {
-		err := forward()
-		nth, _ := tries.LoadOrStore(in.GetRequestId(), new(atomic.Int32))
-		if chance(in.GetRequestId(), int(nth.(*atomic.Int32).Add(1))) < 20 { //nolint:forcetypeassert // we store nothing else
-			lost.Add(1)
-			proxy.Reset() // others lose their answers with this one
-			return status.Error(codes.Unavailable, "reset")
+	proxy.Lose(func(request any) bool {
+		in, ok := request.(*workflowservice.SignalWorkflowExecutionRequest)
+		if !ok {
+			return false
 		}
-		return err
+		nth, _ := tries.LoadOrStore(in.GetRequestId(), new(atomic.Int32))
+		if chance(in.GetRequestId(), int(nth.(*atomic.Int32).Add(1))) >= 20 { //nolint:forcetypeassert // we store nothing else
+			return false
+		}
+		lost.Add(1)
+		return true
 	})
 	b.work(config, env)
 	n := count(100, 1000)
@@ -112,6 +123,92 @@ func TestFaultLostAcknowledgementOfASignal(t *testing.T) {
 	b.settle(ids, got) // lost 0, doubled 0, wrongly reported 0
 	require.Greater(t, int(lost.Load()), n/10)
 	t.Logf("%d of %d answers were lost", lost.Load(), n+int(lost.Load()))
+}
+
+// asker is a caller whose activities wait for operations, and answers how many came to which end.
+func asker(ctx workflow.Context, n int) (map[string]int, error) {
+	var pending []workflow.Future
+	for i := range n {
+		ctx := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+			ActivityID: fmt.Sprint(i), StartToCloseTimeout: time.Hour, RetryPolicy: &temporal.RetryPolicy{MaximumAttempts: 1},
+		})
+		pending = append(pending, workflow.ExecuteActivity(ctx, "wait"))
+	}
+	ends := map[string]int{}
+	for i, future := range pending {
+		var outcome bellhop.Outcome
+		err := future.Get(ctx, &outcome)
+		var failed *temporal.ApplicationError
+		switch {
+		case err == nil && outcome.OperationID == fmt.Sprintf("asked-%d", i):
+			ends[string(outcome.State)]++
+		case errors.As(err, &failed) && failed.Details(&outcome) == nil && outcome.OperationID == fmt.Sprintf("asked-%d", i):
+			ends[failed.Type()]++
+		default:
+			ends[fmt.Sprintf("%s: %v", outcome.OperationID, err)]++
+		}
+	}
+	return ends, nil
+}
+
+// An activity can be completed only once: whose answer was lost is gone when it is tried again.
+func TestFaultLostAcknowledgementOfAnActivity(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	n := count(60, 1000)
+	w := worker.New(b.client, "askers", worker.Options{})
+	w.RegisterWorkflow(asker)
+	w.RegisterActivityWithOptions(func(context.Context) error { return activity.ErrResultPending }, activity.RegisterOptions{Name: "wait"})
+	require.NoError(t, w.Start())
+	t.Cleanup(w.Stop)
+	run, err := b.client.ExecuteWorkflow(b.ctx, client.StartWorkflowOptions{ID: "asker", TaskQueue: "askers"}, asker, n)
+	require.NoError(t, err)
+	b.until("all activities wait", func() bool {
+		found, err := b.client.DescribeWorkflowExecution(b.ctx, "asker", "")
+		return err == nil && len(found.GetPendingActivities()) == n &&
+			!slices.ContainsFunc(found.GetPendingActivities(), func(info *workflowpb.PendingActivityInfo) bool {
+				return info.GetState() != enumspb.PENDING_ACTIVITY_STATE_STARTED
+			})
+	})
+	proxy, config, env := b.through()
+	var lost atomic.Int32
+	proxy.Lose(func(request any) bool {
+		var id string
+		switch in := request.(type) {
+		case *workflowservice.RespondActivityTaskCompletedByIdRequest:
+			id = in.GetActivityId()
+		case *workflowservice.RespondActivityTaskFailedByIdRequest:
+			id = in.GetActivityId()
+		default:
+			return false
+		}
+		if chance(id, 1) >= 20 {
+			return false
+		}
+		lost.Add(1)
+		return true
+	})
+	b.work(config, env)
+	ids := b.begins(n, "asked", func(i int, id string) string {
+		script := "{}"
+		if i%2 == 1 {
+			script = `{"fail": {"code": "QUOTA_EXCEEDED"}}`
+		}
+		return fmt.Sprintf(`{"tenant_id": "acme", "resource": %q, "provider": "simulated", "spec": {"image": "nginx:1.27"},
+			"provider_config": %s, "callbacks": [{"target": "caller", "address": {"workflow_id": "asker", "activity_id": "%d"}}]}`,
+			id, script, i)
+	})
+	ends := map[string]int{}
+	require.NoError(t, run.Get(b.ctx, &ends))
+	require.Equal(t, map[string]int{"succeeded": n - n/2, "QUOTA_EXCEEDED": n / 2}, ends)
+	states := map[bellhop.ReceiptState]int{}
+	for _, id := range ids {
+		states[b.closed(id).Callbacks[0].State]++
+	}
+	t.Logf("%d of %d answers were lost: %v", lost.Load(), n, states)
+	require.Equal(t, n, states[bellhop.ReceiptAcknowledged]+states[bellhop.ReceiptAckPresumed])
+	require.GreaterOrEqual(t, states[bellhop.ReceiptAckPresumed], int(lost.Load()))
+	require.Greater(t, int(lost.Load()), n/10)
 }
 
 // Desk is a caller in Restate that is called as a handler, and notes what it was told.

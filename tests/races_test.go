@@ -175,3 +175,38 @@ func TestFaultRedeliveryDuringBackoff(t *testing.T) {
 	require.Equal(t, n, charged)
 	require.Equal(t, 2*n, came, "each was applied twice, had one effect, and was not sent again after that")
 }
+
+// TestFaultReceiverIsKilled has the receiver be killed while it is called back, between any two of its steps.
+func TestFaultReceiverIsKilled(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	s := b.shop()
+	b.work(b.config(noBackstop, "targets:\n"+s.target("shop", s.URL)))
+	n := count(60, 1000)
+	ids := b.begins(n, "killed", func(i int, id string) string {
+		return fmt.Sprintf(`{"tenant_id": "acme", "resource": %q, "provider": "simulated", "spec": {"image": "nginx:1.27"},
+			"provider_config": {"ready_after": "%dms"}, "callbacks": [{"target": "shop"}]}`, id, 1000+50*i)
+	})
+	kills := 0
+	for {
+		noted, _, _ := b.effects(s)
+		if noted >= n*9/10 {
+			break
+		}
+		b.until("it takes some more", func() bool {
+			more, _, _ := b.effects(s)
+			return more > noted
+		})
+		s.Kill()
+		require.NoError(t, s.open())
+		kills++
+	}
+	for _, id := range ids {
+		require.Equal(t, bellhop.ReceiptAcknowledged, b.closed(id).Callbacks[0].State)
+	}
+	noted, came, charged := b.effects(s)
+	t.Logf("killed %d times: %d callbacks came %d times", kills, noted, came)
+	require.Equal(t, n, noted, "lost, or told of what is not")
+	require.Equal(t, n, charged, "an effect was doubled")
+	require.Greater(t, kills, 3)
+}

@@ -49,28 +49,30 @@ type shop struct {
 	*peers.Process
 	URL     string
 	KeyFile string
-	key     []byte
 	book    *sql.DB
+	// open starts it, after a Kill on the book that it kept.
+	open func() error
 }
 
 func (b *bench) shop() *shop {
 	b.Helper()
 	binary, err := buildShop()
 	require.NoError(b, err)
-	folder := b.TempDir()
-	s := &shop{KeyFile: filepath.Join(folder, "key"), key: []byte("a key that opens nothing, 32 b..")}
-	require.NoError(b, os.WriteFile(s.KeyFile, []byte("whsec_"+base64.StdEncoding.EncodeToString(s.key)), 0o600))
-	db := filepath.Join(folder, "orders.db")
-	s.Process, err = peers.Start(b.ctx, binary, []string{"-listen", "127.0.0.1:0", "-key-file", s.KeyFile, "-db", db}, nil,
-		func(line string) bool {
-			address, found := strings.CutPrefix(line, "called back at ")
-			if found {
-				s.URL = address
-			}
-			return found
-		})
+	ports, err := peers.FreePorts(1)
 	require.NoError(b, err)
-	b.Cleanup(s.Kill)
+	folder := b.TempDir()
+	s := &shop{URL: "http://" + ports[0], KeyFile: filepath.Join(folder, "key")}
+	key := "whsec_" + base64.StdEncoding.EncodeToString([]byte("a key that opens nothing, 32 b.."))
+	require.NoError(b, os.WriteFile(s.KeyFile, []byte(key), 0o600))
+	db := filepath.Join(folder, "orders.db")
+	s.open = func() error {
+		var err error
+		s.Process, err = peers.Start(b.ctx, binary, []string{"-listen", ports[0], "-key-file", s.KeyFile, "-db", db}, nil,
+			func(line string) bool { return strings.HasPrefix(line, "called back at ") })
+		return err
+	}
+	require.NoError(b, s.open())
+	b.Cleanup(func() { s.Kill() })
 	s.book, err = sql.Open("sqlite", "file:"+db+"?"+url.Values{"_pragma": {"busy_timeout(10000)"}}.Encode())
 	require.NoError(b, err)
 	b.Cleanup(func() { s.book.Close() }) //nolint:errcheck // it was only read

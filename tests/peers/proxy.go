@@ -12,7 +12,9 @@ import (
 	"go.temporal.io/api/proxy"
 	"go.temporal.io/api/workflowservice/v1"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 )
 
 // SignalHook decides what becomes of a signal on its way to the server. It may forward it, and it may answer as it
@@ -26,6 +28,7 @@ type Proxy struct {
 
 	upstream workflowservice.WorkflowServiceClient
 	hook     atomic.Pointer[SignalHook]
+	lose     atomic.Pointer[func(request any) bool]
 	listener *resettable
 	server   *grpc.Server
 	conn     *grpc.ClientConn
@@ -52,9 +55,9 @@ func StartProxy(temporal string) (*Proxy, error) {
 		WorkflowServiceServer: all,
 		Address:               listener.Addr().String(),
 		upstream:              upstream,
-		server:                grpc.NewServer(),
 		conn:                  conn,
 	}
+	p.server = grpc.NewServer(grpc.UnaryInterceptor(p.answer))
 	workflowservice.RegisterWorkflowServiceServer(p.server, p)
 	go func() { _ = p.server.Serve(listener) }() // ends with Close
 	return p, nil
@@ -67,6 +70,18 @@ func (p *Proxy) Hook(hook SignalHook) {
 		return
 	}
 	p.hook.Store(&hook)
+}
+
+// Lose lets requests that lose chooses be applied, and the connection be reset before their answer.
+func (p *Proxy) Lose(lose func(request any) bool) { p.lose.Store(&lose) }
+
+func (p *Proxy) answer(ctx context.Context, request any, _ *grpc.UnaryServerInfo, forward grpc.UnaryHandler) (any, error) {
+	answer, err := forward(ctx, request)
+	if lose := p.lose.Load(); lose != nil && err == nil && (*lose)(request) {
+		p.Reset() // others lose their answers with this one
+		return nil, status.Error(codes.Unavailable, "reset")
+	}
+	return answer, err
 }
 
 // Reset breaks the connections to the proxy. Whatever is under way on them gets no answer.
