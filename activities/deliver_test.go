@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -60,6 +61,8 @@ type target struct {
 	at     []time.Time
 	within []time.Duration
 	now    func() time.Time
+	// down is how long after the first attempt nobody answers.
+	down time.Duration
 }
 
 func (*target) Check(bellhop.Callback) error { return nil }
@@ -69,6 +72,9 @@ func (t *target) Deliver(ctx context.Context, _ json.RawMessage, m bridge.Messag
 	t.at = append(t.at, t.now())
 	if deadline, ok := ctx.Deadline(); ok {
 		t.within = append(t.within, time.Until(deadline))
+	}
+	if t.down > 0 && t.at[len(t.at)-1].Sub(t.at[0]) < t.down {
+		return unknown(bridge.Retry).result
 	}
 	s := t.steps[min(len(t.bodies), len(t.steps))-1]
 	if s.died {
@@ -97,7 +103,10 @@ func deliver(t *testing.T, to *target, within time.Duration) (bellhop.Receipt, e
 	deliverOnce := func(ctx workflow.Context) (bellhop.Receipt, error) {
 		ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 			StartToCloseTimeout: time.Minute, ScheduleToCloseTimeout: within,
-			RetryPolicy: &temporal.RetryPolicy{InitialInterval: activities.FirstRetry, MaximumInterval: activities.MaxRetry},
+			RetryPolicy: &temporal.RetryPolicy{
+				InitialInterval: activities.FirstRetry, MaximumInterval: activities.MaxRetry,
+				MaximumAttempts: 1000, // the test environment makes ten of none
+			},
 		})
 		var receipt bellhop.Receipt
 		err := workflow.ExecuteActivity(ctx, acts.Deliver, delivery()).Get(ctx, &receipt)
@@ -325,6 +334,28 @@ func TestWaitsBetweenAttempts(t *testing.T) {
 		} else if got < want*4/5 || got > want*6/5 {
 			t.Errorf("attempt %d came after %s, want %s give or take a fifth", i+2, got, want)
 		}
+	}
+}
+
+func TestOutageOfADay(t *testing.T) {
+	t.Parallel()
+	const down = 24 * time.Hour
+	var back []time.Duration
+	for range 20 {
+		to := &target{down: down, steps: []step{{result: bridge.Result{Verdict: bridge.Acknowledged}}}}
+		receipt, err := deliver(t, to, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Nine in the first ten minutes, then one every five.
+		if receipt.State != bellhop.ReceiptAcknowledged || receipt.Attempts != len(to.at) || receipt.Attempts < 270 || receipt.Attempts > 320 {
+			t.Errorf("it is %s after %d attempts, of which the target saw %d; want some 300: %s", receipt.State, receipt.Attempts, len(to.at), receipt.LastError)
+		}
+		back = append(back, to.at[len(to.at)-1].Sub(to.at[0])-down)
+	}
+	slices.Sort(back)
+	if last, spread := back[len(back)-1], back[len(back)-1]-back[0]; last > activities.MaxRetry*6/5 || spread < time.Minute {
+		t.Errorf("up again, they come within %s, %s apart; want them spread, and none later than a pause", last, spread)
 	}
 }
 

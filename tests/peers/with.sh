@@ -20,6 +20,8 @@ sh "$root/tests/tools/install.sh" temporal ||
 	missing "temporal CLI" "for more see: sh tests/tools/install.sh temporal"
 sh "$root/tests/tools/install.sh" restate-server ||
 	missing "Restate server" "it needs Node.js; for more see: sh tests/tools/install.sh restate-server"
+sh "$root/tests/tools/install.sh" webhook-libraries ||
+	missing "webhook libraries" "they need Node.js; for more see: sh tests/tools/install.sh webhook-libraries"
 PATH=$root/.tools/bin:$root/bin:$PATH
 export PATH
 
