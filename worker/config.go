@@ -41,6 +41,8 @@ type Config struct {
 	Providers map[string]json.RawMessage `json:"providers"`
 	// Targets are who is called back, by the name that callbacks use. Default: one, "temporal", of type temporal.
 	Targets map[string]json.RawMessage `json:"targets"`
+	// StepFunctionsActivities are the activities of Step Functions whose tasks are operations to start. Default: none.
+	StepFunctionsActivities []stepfunctions.Activity `json:"step_functions_activities"`
 	// Backstop is how often an operation that waits is observed although no watcher said anything.
 	Backstop BackstopConfig `json:"backstop"`
 	// Limits bound what the worker takes on at once.
@@ -261,6 +263,13 @@ func (c *Config) build() (*parts, error) {
 			faults.Add(path, "the name %s", err)
 		}
 		made.addTarget(name, c.Targets[name], path, &faults)
+	}
+	for i, activity := range c.StepFunctionsActivities {
+		path := fmt.Sprintf("step_functions_activities[%d]", i)
+		faults.Note(path, activity.Check(made.targets))
+		if slices.ContainsFunc(c.StepFunctionsActivities[:i], func(a stepfunctions.Activity) bool { return a.ARN == activity.ARN }) {
+			faults.Add(path+".arn", "is given twice")
+		}
 	}
 	if err := faults.Err(); err != nil {
 		made.close()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync"
 	"time"
 
 	"go.temporal.io/sdk/activity"
@@ -17,6 +18,8 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"bellhop/activities"
+	"bellhop/bridge"
+	"bellhop/bridge/stepfunctions"
 	"bellhop/bridge/temporal"
 	"bellhop/operations"
 	"bellhop/workflows"
@@ -68,6 +71,8 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 		return err
 	}
 	defer server.stop()
+	// Told to stop, it stops to ask for tasks while the worker drains.
+	defer made.pollActivities(ctx, config, ops, logger)()
 	fatal := make(chan error, 1)
 	w := newWorker(connection, config, made, ops, fatal)
 	if err := w.Start(); err != nil {
@@ -192,6 +197,27 @@ func (p *parts) connectTargets(own client.Client, namespace string, logger *slog
 		return nil, err
 	}
 	return closeAll, nil
+}
+
+// pollActivities takes tasks of Step Functions until ctx ends; the function that it returns ends it too, and waits for
+// the polls that are still open.
+func (p *parts) pollActivities(ctx context.Context, config Config, ops bridge.Operations, logger *slog.Logger) func() {
+	ctx, stop := context.WithCancel(ctx)
+	var polling sync.WaitGroup
+	for _, activity := range config.StepFunctionsActivities {
+		poller := &stepfunctions.Poller{
+			Activity: activity,
+			Through:  p.targets[activity.Target].(*stepfunctions.Target), //nolint:forcetypeassert,errcheck // it has been checked
+			Start:    ops.Start,
+			Drain:    time.Duration(config.Drain),
+			Log:      logger,
+		}
+		polling.Go(func() { poller.Run(ctx) })
+	}
+	return func() {
+		stop()
+		polling.Wait()
+	}
 }
 
 func newLogger(config LogConfig, stderr io.Writer) *slog.Logger {
