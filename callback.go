@@ -29,7 +29,29 @@ type Callback struct {
 	// Deadline bounds the delivery, counted from the moment the state was reached, at least "1s". After it the
 	// callback is undeliverable. Default "0s": none, it is retried until it is acknowledged.
 	Deadline Duration `json:"deadline,omitempty"`
+	// Heartbeat is how often the caller is told that it is still being worked for, from the operation's start until its
+	// callback is settled, "1s" to "1h": a Step Functions task or a Temporal activity whose heartbeat timeout is longer
+	// (three times is a good measure) then waits as long as it takes. Default "0s": never.
+	Heartbeat Duration `json:"heartbeat,omitempty"`
+	// OnAbandoned says what becomes of the operation when a heartbeat finds that the caller waits no longer: "continue"
+	// (the default: it goes on) or "cancel" (it is cancelled, as on_cancel says). The callback is undeliverable either way.
+	OnAbandoned AbandonPolicy `json:"on_abandoned,omitempty"`
 }
+
+// AbandonPolicy says what becomes of an operation whose caller waits no longer.
+type AbandonPolicy string
+
+// The policies.
+const (
+	ContinueAbandoned AbandonPolicy = "continue"
+	CancelAbandoned   AbandonPolicy = "cancel"
+)
+
+// MinHeartbeat and MaxHeartbeat bound the time between two heartbeats.
+const (
+	MinHeartbeat = time.Second
+	MaxHeartbeat = time.Hour
+)
 
 // Failures is how a failed or cancelled operation is told.
 type Failures string
@@ -76,6 +98,18 @@ func checkCallbacks(callbacks []Callback, faults *Faults) []Callback {
 		}
 		if !slices.Contains([]Failures{"", AsError, AsResult}, callback.Failures) {
 			faults.Add(at+".failures", `must be "error" or "result"`)
+		}
+		if beat := time.Duration(callback.Heartbeat); beat != 0 && (beat < MinHeartbeat || beat > MaxHeartbeat) {
+			faults.Add(at+".heartbeat", "must be 1s to 1h")
+		}
+		switch callback.OnAbandoned {
+		case "":
+		case ContinueAbandoned, CancelAbandoned:
+			if callback.Heartbeat == 0 {
+				faults.Add(at+".on_abandoned", "needs a heartbeat: nothing else tells that the caller waits no longer")
+			}
+		default:
+			faults.Add(at+".on_abandoned", `must be "continue" or "cancel"`)
 		}
 		if callback.Deadline != 0 && time.Duration(callback.Deadline) < time.Second {
 			faults.Add(at+".deadline", "must be at least 1s")

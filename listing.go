@@ -31,6 +31,11 @@ type Filter struct {
 	State    State
 	// Open asks for those under way only.
 	Open bool
+	// Undelivered asks for those that have ended and have a callback that did not reach its caller: it was given up, is
+	// blocked or is still being tried.
+	Undelivered bool
+	// Since asks for those that have closed at this time or later, or not yet.
+	Since time.Time
 }
 
 // Item is one line of a list of operations.
@@ -43,4 +48,6 @@ type Item struct {
 	State         State     `json:"state"`
 	RequestedAt   time.Time `json:"requested_at"`
 	ClosedAt      time.Time `json:"closed_at,omitzero"`
+	// Undelivered are the callbacks that did not reach their callers, in a list of operations that have some.
+	Undelivered []Receipt `json:"undelivered,omitempty"`
 }

@@ -282,7 +282,7 @@ func TestSoundCallbacksSurvive(t *testing.T) {
 		"callbacks[4].deadline: must be at least 1s",
 		`callbacks[4].failures: must be "error" or "result"`,
 		"callbacks[5].deadline: must be a string, not true",
-		"callbacks[6].url: is not a known field (known are address, deadline, failures, states, target)",
+		"callbacks[6].url: is not a known field (known are address, deadline, failures, heartbeat, on_abandoned, states, target)",
 		"callbacks[7]: has the target and the address of an earlier one",
 		"callbacks[8].target: must be 1 to 63 letters, digits, '.', '_' or '-', beginning and ending with a letter or digit",
 		"callbacks[9]: must be an object, not a string",

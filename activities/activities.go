@@ -112,6 +112,9 @@ func (a *Activities) check(op bellhop.Operation) bellhop.Faults {
 		path := fmt.Sprintf("callbacks[%d]", i)
 		if target, ok := a.Targets[callback.Target]; ok {
 			faults.Note(path, target.Check(callback))
+			if callback.Heartbeat > 0 && !bridge.Heartbeats(target) {
+				faults.Add(path+".heartbeat", "must be left out: the engine of target %s waits without heartbeats", callback.Target)
+			}
 		} else {
 			faults.Add(path+".target", "%q is not configured; configured are %s", callback.Target, names(a.Targets))
 		}

@@ -40,6 +40,8 @@ const (
 	// FirstRetry and MaxRetry bound the wait between two attempts, which doubles from one to the other.
 	FirstRetry = time.Second
 	MaxRetry   = 5 * time.Minute
+	// MaxRetryAfter bounds how long a target may ask to be left alone.
+	MaxRetryAfter = time.Hour
 )
 
 // Types of the errors by which an attempt asks to be repeated. They show in the pending activity, which is where the
@@ -66,8 +68,14 @@ type memory struct {
 // Deliver makes one attempt to deliver a callback. Temporal repeats it until it returns a receipt.
 func (a *Activities) Deliver(ctx context.Context, d Delivery) (bellhop.Receipt, error) {
 	now := time.Now().UTC()
-	past := remember(ctx, now)
-	past.Attempts++
+	past := remember(ctx)
+	result := a.attempt(ctx, d)
+	if !result.Untried {
+		past.Attempts++
+		if past.FirstAttemptAt.IsZero() {
+			past.FirstAttemptAt = now
+		}
+	}
 	receipt := bellhop.Receipt{
 		Target:         d.Callback.Target,
 		CallbackID:     d.CallbackID,
@@ -75,9 +83,12 @@ func (a *Activities) Deliver(ctx context.Context, d Delivery) (bellhop.Receipt, 
 		LastError:      past.LastError,
 		FirstAttemptAt: past.FirstAttemptAt,
 	}
-	result := a.attempt(ctx, d)
 	metrics := activity.GetMetricsHandler(ctx).WithTags(map[string]string{"target": d.Callback.Target})
-	metrics.WithTags(map[string]string{"verdict": string(result.Verdict)}).Counter("bellhop_callback_attempts").Inc(1)
+	verdict := string(result.Verdict)
+	if result.Untried {
+		verdict = "untried"
+	}
+	metrics.WithTags(map[string]string{"verdict": verdict}).Counter("bellhop_callback_attempts").Inc(1)
 	if result.Err != nil {
 		receipt.LastError = bellhop.Scrub(result.Err.Error(), d.Callback.Secrets())
 	}
@@ -98,7 +109,7 @@ func (a *Activities) Deliver(ctx context.Context, d Delivery) (bellhop.Receipt, 
 		past.Unknown = past.Unknown || result.Unknown
 		past.Ended = activity.GetInfo(ctx).Attempt
 		activity.RecordHeartbeat(ctx, past)
-		return bellhop.Receipt{}, again(result, past)
+		return bellhop.Receipt{}, again(result, past, activity.GetInfo(ctx).Attempt)
 	default:
 		return bellhop.Receipt{}, fmt.Errorf("target %s answered with an unknown verdict %q", d.Callback.Target, result.Verdict)
 	}
@@ -112,8 +123,8 @@ func (a *Activities) Deliver(ctx context.Context, d Delivery) (bellhop.Receipt, 
 }
 
 // remember tells what earlier attempts left.
-func remember(ctx context.Context, now time.Time) memory {
-	past := memory{FirstAttemptAt: now}
+func remember(ctx context.Context) memory {
+	var past memory
 	attempt := activity.GetInfo(ctx).Attempt
 	if activity.HasHeartbeatDetails(ctx) {
 		_ = activity.GetHeartbeatDetails(ctx, &past) //nolint:errcheck // details that cannot be read are as good as none
@@ -121,9 +132,21 @@ func remember(ctx context.Context, now time.Time) memory {
 	if attempt > 1 && past.Ended != attempt-1 {
 		// The attempt before this one left nothing: its worker died, or the answer came too late.
 		past.Unknown = true
-		past.Attempts = max(past.Attempts, int(attempt)-1)
+		past.Attempts += untold(past, attempt)
+		if past.FirstAttemptAt.IsZero() {
+			past.FirstAttemptAt = activity.GetInfo(ctx).ScheduledTime.UTC()
+		}
 	}
 	return past
+}
+
+// untold counts the attempts before the given one of which the memory does not know.
+func untold(past memory, attempt int32) int {
+	since := past.Ended
+	if since >= attempt { // Temporal counts from 1 again after a reset
+		since = 0
+	}
+	return int(attempt - 1 - since)
 }
 
 func (a *Activities) attempt(ctx context.Context, d Delivery) bridge.Result {
@@ -153,17 +176,22 @@ func (a *Activities) attempt(ctx context.Context, d Delivery) bridge.Result {
 }
 
 // again makes the error upon which Temporal repeats the attempt, with our own delay: the server's backoff has no
-// jitter, and a thousand callbacks that failed together must not come back together.
-func again(result bridge.Result, past memory) error {
+// jitter, and a thousand callbacks that failed together must not come back together. One that was not tried waits longer
+// each time as well, by Temporal's count: the target is no better off for being asked after.
+func again(result bridge.Result, past memory, attempt int32) error {
 	delay := MaxRetry
 	kind := ErrorBlocked
 	if result.Verdict == bridge.Retry {
 		kind = ErrorDelivering
-		delay = FirstRetry << min(past.Attempts-1, 16)
+		tries := past.Attempts
+		if result.Untried {
+			tries = int(attempt)
+		}
+		delay = FirstRetry << min(max(tries-1, 0), 16)
 		delay = min(delay, MaxRetry)
 	}
 	delay = delay*4/5 + rand.N(delay*2/5+1) //nolint:gosec // spreading load needs no unpredictable numbers
-	delay = max(delay, result.RetryAfter)
+	delay = max(delay, min(result.RetryAfter, MaxRetryAfter))
 	return temporal.NewApplicationErrorWithOptions(past.LastError, kind, temporal.ApplicationErrorOptions{
 		NextRetryDelay: delay,
 		Category:       temporal.ApplicationErrorCategoryBenign,
@@ -191,7 +219,7 @@ func Pending(receipt *bellhop.Receipt, info *workflowpb.PendingActivityInfo) {
 	_ = converter.GetDefaultDataConverter().FromPayloads(details, &past) //nolint:errcheck // as above
 	receipt.FirstAttemptAt = past.FirstAttemptAt
 	receipt.LastError = past.LastError
-	receipt.Attempts = max(past.Attempts, int(info.GetAttempt())-1)
+	receipt.Attempts = past.Attempts + untold(past, max(info.GetAttempt(), 1))
 	if info.GetState() == enumspb.PENDING_ACTIVITY_STATE_STARTED {
 		receipt.Attempts++
 	}

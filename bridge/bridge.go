@@ -21,6 +21,13 @@ type Target interface {
 	Deliver(ctx context.Context, address json.RawMessage, m Message) Result
 }
 
+// Heartbeater is a target whose engine gives up on a caller of which it hears nothing for a while.
+type Heartbeater interface {
+	// Heartbeat tells the engine once that the caller at address is still being worked for. Closed and Undeliverable say
+	// that nobody waits there any more.
+	Heartbeat(ctx context.Context, address json.RawMessage) Result
+}
+
 // Message is what a callback says.
 type Message struct {
 	// ID is the deduplication key, "<operation id>/<state>", the same in every attempt.
@@ -77,6 +84,8 @@ const (
 // Result is what became of one attempt.
 type Result struct {
 	Verdict Verdict
+	// Untried says of Retry that no attempt was made: the target is spared, see [Guard].
+	Untried bool
 	// Unknown says of Retry, Blocked or Closed that this very attempt may have reached the caller all the same: the
 	// connection broke or the time was up before an answer came.
 	Unknown bool

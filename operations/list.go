@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"go.temporal.io/api/workflowservice/v1"
 
@@ -31,6 +32,15 @@ func query(f bellhop.Filter) string {
 	}
 	if f.Open {
 		terms = append(terms, "ExecutionStatus = 'Running'")
+	}
+	if f.Undelivered {
+		// A workflow that is open although its operation has ended waits for its callbacks.
+		terms = append(terms, fmt.Sprintf("(%s IS NOT NULL OR ExecutionStatus = 'Running' AND %s IN (%s, %s, %s))",
+			workflows.Undelivered.GetName(), workflows.State.GetName(),
+			quote(string(bellhop.Succeeded)), quote(string(bellhop.Failed)), quote(string(bellhop.Cancelled))))
+	}
+	if !f.Since.IsZero() {
+		terms = append(terms, fmt.Sprintf("(ExecutionStatus = 'Running' OR CloseTime >= %s)", quote(f.Since.UTC().Format(time.RFC3339Nano))))
 	}
 	return strings.Join(terms, " AND ")
 }
@@ -62,7 +72,8 @@ func quote(s string) string {
 }
 
 // List lists operations, the newest first, as Temporal's visibility has them, which may lag behind by a second. It
-// answers at most limit of them (1000 at most) and the token that asks for the next page.
+// answers at most limit of them (1000 at most) and the token that asks for the next page. A list of operations with
+// undelivered callbacks asks for the status of each: search does not know what was redelivered since.
 func (c *Client) List(ctx context.Context, filter bellhop.Filter, limit int, page []byte) ([]bellhop.Item, []byte, error) {
 	answer, err := c.temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{
 		Namespace:     c.namespace,
@@ -86,6 +97,14 @@ func (c *Client) List(ctx context.Context, filter bellhop.Filter, limit int, pag
 		}
 		if info.GetCloseTime() != nil {
 			item.ClosedAt = info.GetCloseTime().AsTime()
+		}
+		if filter.Undelivered {
+			if item.Undelivered, err = c.undelivered(ctx, item.OperationID); err != nil {
+				return nil, nil, err
+			}
+			if len(item.Undelivered) == 0 { // they were redelivered, or arrived meanwhile
+				continue
+			}
 		}
 		items = append(items, item)
 	}

@@ -47,6 +47,9 @@ func (c *Client) Status(ctx context.Context, id string) (bellhop.Report, error) 
 		status.Transitions = append(status.Transitions, bellhop.Transition{State: status.State, At: status.FinishedAt})
 	}
 	pending(&status, found.GetPendingActivities())
+	if err := c.redelivered(ctx, &status, closed(found)); err != nil {
+		return bellhop.Report{}, err
+	}
 	return bellhop.Report{Status: status, Silence: silence}, nil
 }
 
@@ -169,6 +172,7 @@ func (c *Client) history(ctx context.Context, id string) ([]byte, map[int]bellho
 			scheduled[event.GetEventId()] = event.GetActivityTaskScheduledEventAttributes().GetActivityId()
 		case enumspb.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
 			completed := event.GetActivityTaskCompletedEventAttributes()
+			abandoned(receipts, scheduled[completed.GetScheduledEventId()], completed.GetResult())
 			callback, _, ok := workflows.Delivered(scheduled[completed.GetScheduledEventId()])
 			var receipt bellhop.Receipt
 			if ok && converter.GetDefaultDataConverter().FromPayloads(completed.GetResult(), &receipt) == nil {
@@ -183,6 +187,19 @@ func (c *Client) history(ctx context.Context, id string) ([]byte, map[int]bellho
 		}
 	}
 	return input, receipts, nil
+}
+
+// abandoned notes a caller of whom a heartbeat found that it waits no longer. Nothing is delivered to it afterwards, and
+// a delivery that has begun before finds out by itself.
+func abandoned(receipts map[int]bellhop.Receipt, activityID string, result *commonpb.Payloads) {
+	var callback int
+	if _, err := fmt.Sscanf(activityID, "heartbeat-%d", &callback); err != nil || activityID != workflows.HeartbeatID(callback) {
+		return
+	}
+	var found activities.Abandoned
+	if _, known := receipts[callback]; !known && converter.GetDefaultDataConverter().FromPayloads(result, &found) == nil {
+		receipts[callback] = bellhop.Receipt{State: bellhop.ReceiptUndeliverable, LastError: found.LastError()}
+	}
 }
 
 // late notes a delivery that did not end well. Attempts are repeated for ever, so its deadline has passed.

@@ -12,6 +12,7 @@ import (
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/temporal"
 
 	"bellhop"
 	"bellhop/workflows"
@@ -19,10 +20,10 @@ import (
 
 // This file is what a worker needs: the search attributes, the watches, and the operations that wait.
 
-// SearchAttributes are the names of bellhop's search attributes, all of type Keyword.
-func SearchAttributes() []string {
-	return []string{
-		workflows.Tenant.GetName(), workflows.Resource.GetName(), workflows.Provider.GetName(), workflows.State.GetName(),
+// searchAttributes are bellhop's search attributes.
+func searchAttributes() []temporal.SearchAttributeKey {
+	return []temporal.SearchAttributeKey{
+		workflows.Tenant, workflows.Resource, workflows.Provider, workflows.State, workflows.Undelivered,
 	}
 }
 
@@ -33,8 +34,8 @@ func SearchAttributeCommand(namespace string) string {
 	if namespace != "" {
 		fmt.Fprintf(&b, " --namespace %s", namespace)
 	}
-	for _, name := range SearchAttributes() {
-		fmt.Fprintf(&b, " --name %s --type Keyword", name)
+	for _, key := range searchAttributes() {
+		fmt.Fprintf(&b, " --name %s --type %s", key.GetName(), key.GetValueType())
 	}
 	return b.String()
 }
@@ -47,8 +48,10 @@ func (c *Client) EnsureSearchAttributes(ctx context.Context) error {
 		return err
 	}
 	wanted := map[string]enumspb.IndexedValueType{}
-	for _, name := range missing {
-		wanted[name] = enumspb.INDEXED_VALUE_TYPE_KEYWORD
+	var names []string
+	for _, key := range missing {
+		wanted[key.GetName()] = key.GetValueType()
+		names = append(names, key.GetName())
 	}
 	_, err = c.temporal.OperatorService().AddSearchAttributes(ctx, &operatorservice.AddSearchAttributesRequest{
 		Namespace:        c.namespace,
@@ -57,12 +60,12 @@ func (c *Client) EnsureSearchAttributes(ctx context.Context) error {
 	var exists *serviceerror.AlreadyExists // another worker was faster
 	if err != nil && !errors.As(err, &exists) {
 		return fmt.Errorf("namespace %s lacks the search attributes %s and they may not be added from here: %w\nrun: %s",
-			c.namespace, strings.Join(missing, ", "), err, SearchAttributeCommand(c.namespace))
+			c.namespace, strings.Join(names, ", "), err, SearchAttributeCommand(c.namespace))
 	}
 	return nil
 }
 
-func (c *Client) missingSearchAttributes(ctx context.Context) ([]string, error) {
+func (c *Client) missingSearchAttributes(ctx context.Context) ([]temporal.SearchAttributeKey, error) {
 	have, err := c.temporal.OperatorService().ListSearchAttributes(ctx, &operatorservice.ListSearchAttributesRequest{
 		Namespace: c.namespace,
 	})
@@ -74,14 +77,15 @@ func (c *Client) missingSearchAttributes(ctx context.Context) ([]string, error) 
 	if err != nil {
 		return nil, fmt.Errorf("list search attributes of namespace %s: %w", c.namespace, err)
 	}
-	var missing []string
-	for _, name := range SearchAttributes() {
-		kind, ok := have.GetCustomAttributes()[name]
+	var missing []temporal.SearchAttributeKey
+	for _, key := range searchAttributes() {
+		kind, ok := have.GetCustomAttributes()[key.GetName()]
 		switch {
 		case !ok:
-			missing = append(missing, name)
-		case kind != enumspb.INDEXED_VALUE_TYPE_KEYWORD:
-			return nil, fmt.Errorf("namespace %s has the search attribute %s as %s; bellhop needs it as Keyword", c.namespace, name, kind)
+			missing = append(missing, key)
+		case kind != key.GetValueType():
+			return nil, fmt.Errorf("namespace %s has the search attribute %s as %s; bellhop needs it as %s",
+				c.namespace, key.GetName(), kind, key.GetValueType())
 		}
 	}
 	return missing, nil
@@ -89,17 +93,17 @@ func (c *Client) missingSearchAttributes(ctx context.Context) ([]string, error) 
 
 // unsearchable finds the search attributes that are missing where the operator's API is out of reach, as it is in
 // Temporal Cloud: a search by an unknown one is refused.
-func (c *Client) unsearchable(ctx context.Context) ([]string, error) {
-	var missing []string
-	for _, name := range SearchAttributes() {
+func (c *Client) unsearchable(ctx context.Context) ([]temporal.SearchAttributeKey, error) {
+	var missing []temporal.SearchAttributeKey
+	for _, key := range searchAttributes() {
 		_, err := c.temporal.CountWorkflow(ctx, &workflowservice.CountWorkflowExecutionsRequest{
 			Namespace: c.namespace,
-			Query:     name + " = 'bellhop'",
+			Query:     key.GetName() + " = 'bellhop'",
 		})
 		if _, ok := errors.AsType[*serviceerror.InvalidArgument](err); ok {
-			missing = append(missing, name)
+			missing = append(missing, key)
 		} else if err != nil {
-			return nil, fmt.Errorf("search namespace %s by %s: %w", c.namespace, name, err)
+			return nil, fmt.Errorf("search namespace %s by %s: %w", c.namespace, key.GetName(), err)
 		}
 	}
 	return missing, nil

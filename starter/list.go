@@ -21,8 +21,12 @@ func (a *app) list() *cobra.Command {
 		Short: "List operations, the newest first",
 		Long: `List operations, the newest first, whether a worker is there or not. Temporal's list lags behind by about a second.
 
-It does not tell queued operations from pending ones: "--state queued" finds both.`,
+It does not tell queued operations from pending ones: "--state queued" finds both.
+
+With --undelivered it lists the operations that have ended and have a callback that did not reach its caller: it was
+given up, is blocked or is still being tried. "bellhop redeliver" rings again.`,
 		Example: `bellhop list --tenant acme --state running
+bellhop list --undelivered
 bellhop list --limit 1000 -o json`,
 		GroupID: groupFollow,
 		Args:    none,
@@ -44,6 +48,7 @@ bellhop list --limit 1000 -o json`,
 	cmd.Flags().StringVar(&filter.Resource, "resource", "", "only those on this `resource`")
 	cmd.Flags().StringVar(&filter.Provider, "provider", "", "only those at this `provider`")
 	cmd.Flags().StringVar(&state, "state", "", "only those in this `state`: "+joined(states()))
+	cmd.Flags().BoolVar(&filter.Undelivered, "undelivered", false, "only those that have ended with a callback that did not reach its caller")
 	cmd.Flags().IntVar(&limit, "limit", 50, "list at most this `number`")
 	addOutput(cmd, &output)
 	choices(cmd, "state", states()...)
@@ -98,9 +103,17 @@ func (a *app) showList(cmd *cobra.Command, filter bellhop.Filter, limit int, out
 	case len(items) == 0:
 		fmt.Fprintln(a.stderr, "no operation is like that")
 	default:
-		rows := [][]cell{heading("ID", "VERB", "RESOURCE", "PROVIDER", "STATE", "REQUESTED", "ENDED AFTER")}
+		titles := []string{"ID", "VERB", "RESOURCE", "PROVIDER", "STATE", "REQUESTED", "ENDED AFTER"}
+		if filter.Undelivered {
+			titles = append(titles, "UNDELIVERED")
+		}
+		rows := [][]cell{heading(titles...)}
 		for _, item := range items {
-			rows = append(rows, listRow(item))
+			row := listRow(item)
+			if filter.Undelivered {
+				row = append(row, cells(undelivered(item))...)
+			}
+			rows = append(rows, row)
 		}
 		for _, line := range a.out.table("", rows) {
 			fmt.Fprintln(a.stdout, line)
@@ -121,6 +134,15 @@ func listRow(item bellhop.Item) []cell {
 		clean(item.Provider), string(item.State), stamp(item.RequestedAt), took)
 	row[4].tint = stateTint(item.State)
 	return row
+}
+
+// undelivered says which callbacks did not reach their callers.
+func undelivered(item bellhop.Item) string {
+	texts := make([]string, len(item.Undelivered))
+	for i, receipt := range item.Undelivered {
+		texts[i] = clean(receipt.Target) + " " + string(receipt.State)
+	}
+	return strings.Join(texts, ", ")
 }
 
 // stamp is a point in time, for people: to the second, in UTC as in every log.

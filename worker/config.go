@@ -233,7 +233,10 @@ type parts struct {
 	// temporal are the targets of type temporal, which are made once there is a connection.
 	temporal map[string]TemporalTarget
 	targets  map[string]bridge.Target
-	closers  []func() error
+	// limits are those of the targets, by the same names.
+	limits  map[string]bridge.Limits
+	pollers []*stepfunctions.Poller
+	closers []func() error
 }
 
 func (p *parts) close() {
@@ -248,6 +251,7 @@ func (c *Config) build() (*parts, error) {
 		providers: map[string]activities.Provider{},
 		temporal:  map[string]TemporalTarget{},
 		targets:   map[string]bridge.Target{},
+		limits:    map[string]bridge.Limits{},
 	}
 	var faults bellhop.Faults
 	for _, name := range slices.Sorted(maps.Keys(c.Providers)) {
@@ -266,7 +270,10 @@ func (c *Config) build() (*parts, error) {
 	}
 	for i, activity := range c.StepFunctionsActivities {
 		path := fmt.Sprintf("step_functions_activities[%d]", i)
-		faults.Note(path, activity.Check(made.targets))
+		if !faults.Note(path, activity.Check(made.targets)) {
+			through, _ := made.targets[activity.Target].(*stepfunctions.Target) //nolint:errcheck // it was checked
+			made.pollers = append(made.pollers, &stepfunctions.Poller{Activity: activity, Through: through})
+		}
 		if slices.ContainsFunc(c.StepFunctionsActivities[:i], func(a stepfunctions.Activity) bool { return a.ARN == activity.ARN }) {
 			faults.Add(path+".arn", "is given twice")
 		}
@@ -331,15 +338,20 @@ func (p *parts) addProvider(name string, raw json.RawMessage, path string, fault
 func (p *parts) addTarget(name string, raw json.RawMessage, path string, faults *bellhop.Faults) {
 	switch kind(raw) {
 	case "temporal":
-		var entry TemporalTarget
+		var entry struct {
+			TemporalTarget
+			bridge.Limits
+		}
 		if faults.Note(path, bellhop.DecodeStrict(raw, &entry)) {
 			return
 		}
-		p.temporal[name] = entry
+		p.temporal[name] = entry.TemporalTarget
+		p.limit(name, entry.Limits, path, faults)
 	case "restate":
 		var entry struct {
 			Type string `json:"type"`
 			restate.Config
+			bridge.Limits
 		}
 		if faults.Note(path, bellhop.DecodeStrict(raw, &entry)) {
 			return
@@ -349,11 +361,14 @@ func (p *parts) addTarget(name string, raw json.RawMessage, path string, faults 
 			return
 		}
 		p.targets[name] = target
+		p.limit(name, entry.Limits, path, faults)
 	case "stepfunctions":
 		var entry struct {
 			Type string `json:"type"`
 			stepfunctions.Config
+			bridge.Limits
 		}
+		entry.PerSecond = stepfunctions.DefaultPerSecond
 		if faults.Note(path, bellhop.DecodeStrict(raw, &entry)) {
 			return
 		}
@@ -362,10 +377,12 @@ func (p *parts) addTarget(name string, raw json.RawMessage, path string, faults 
 			return
 		}
 		p.targets[name] = target
+		p.limit(name, entry.Limits, path, faults)
 	case "webhook":
 		var entry struct {
 			Type string `json:"type"`
 			webhook.Config
+			bridge.Limits
 		}
 		if faults.Note(path, bellhop.DecodeStrict(raw, &entry)) {
 			return
@@ -375,9 +392,20 @@ func (p *parts) addTarget(name string, raw json.RawMessage, path string, faults 
 			return
 		}
 		p.targets[name] = target
+		p.limit(name, entry.Limits, path, faults)
 	default:
 		faults.Add(path+".type", `must be "temporal", "stepfunctions", "restate" or "webhook"`)
 	}
+}
+
+func (p *parts) limit(name string, limits bridge.Limits, path string, faults *bellhop.Faults) {
+	if limits.Concurrency < 0 {
+		faults.Add(path+".concurrency", "must be at least 1, or be left out")
+	}
+	if limits.PerSecond < 0 {
+		faults.Add(path+".per_second", "must not be negative")
+	}
+	p.limits[name] = limits
 }
 
 // simulatedPath is where the simulated provider keeps its state by default: one file for all workers of a user.

@@ -19,7 +19,6 @@ import (
 
 	"bellhop/activities"
 	"bellhop/bridge"
-	"bellhop/bridge/stepfunctions"
 	"bellhop/bridge/temporal"
 	"bellhop/operations"
 	"bellhop/workflows"
@@ -158,7 +157,7 @@ func newWorker(connection client.Client, config Config, made *parts, ops *operat
 	return w
 }
 
-// connectTargets makes the targets that need a connection to Temporal.
+// connectTargets makes the targets that need a connection to Temporal, and puts limits around all.
 func (p *parts) connectTargets(own client.Client, namespace string, logger *slog.Logger) (func(), error) {
 	var opened []client.Client
 	closeAll := func() {
@@ -196,6 +195,15 @@ func (p *parts) connectTargets(own client.Client, namespace string, logger *slog
 		closeAll()
 		return nil, err
 	}
+	for name, target := range p.targets {
+		p.targets[name] = bridge.Guard(target, p.limits[name], func(spared bool) {
+			if spared {
+				logger.Warn("a target is out of order and is spared for a while", "target", name)
+			} else {
+				logger.Info("a target works again", "target", name)
+			}
+		})
+	}
 	return closeAll, nil
 }
 
@@ -204,14 +212,8 @@ func (p *parts) connectTargets(own client.Client, namespace string, logger *slog
 func (p *parts) pollActivities(ctx context.Context, config Config, ops bridge.Operations, logger *slog.Logger) func() {
 	ctx, stop := context.WithCancel(ctx)
 	var polling sync.WaitGroup
-	for _, activity := range config.StepFunctionsActivities {
-		poller := &stepfunctions.Poller{
-			Activity: activity,
-			Through:  p.targets[activity.Target].(*stepfunctions.Target), //nolint:forcetypeassert,errcheck // it has been checked
-			Start:    ops.Start,
-			Drain:    time.Duration(config.Drain),
-			Log:      logger,
-		}
+	for _, poller := range p.pollers {
+		poller.Start, poller.Drain, poller.Log = ops.Start, time.Duration(config.Drain), logger
 		polling.Go(func() { poller.Run(ctx) })
 	}
 	return func() {

@@ -127,8 +127,20 @@ func startTracing(ctx context.Context, config TracingConfig) (*sdktrace.TracerPr
 	), nil
 }
 
-// countWaiting reports how many operations are under way, asked of Temporal when the metrics are read.
+// countWaiting reports how many operations are under way, and how many have ended whose callbacks are still being tried,
+// asked of Temporal when the metrics are read.
 func (t *telemetry) countWaiting(ops *operations.Client, providers map[string]activities.Provider) {
+	_, _ = t.meter.Int64ObservableGauge("bellhop_operations_undelivered", //nolint:errcheck // as below
+		metric.WithDescription("Operations that have ended and whose callbacks are still being tried, as Temporal's visibility has them."),
+		metric.WithInt64Callback(func(ctx context.Context, observer metric.Int64Observer) error {
+			ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+			defer cancel()
+			count, err := ops.Count(ctx, bellhop.Filter{Open: true, Undelivered: true})
+			if err == nil {
+				observer.Observe(count)
+			}
+			return err
+		}))
 	_, _ = t.meter.Int64ObservableGauge("bellhop_operations_open", //nolint:errcheck // it would mean a name that is no metric's
 		metric.WithDescription("Operations under way, by provider, as Temporal's visibility has them."),
 		metric.WithInt64Callback(func(ctx context.Context, observer metric.Int64Observer) error {

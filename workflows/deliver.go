@@ -3,6 +3,7 @@ package workflows
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,10 +19,23 @@ import (
 // delays no other; what one caller asked for reaches it in order.
 type deliveries struct {
 	o *operation
-	// last is the latest delivery to each callback, by index; nil before the first.
-	last []workflow.Future
+	// callers are what is known of each callback's caller, by index.
+	callers []caller
 	// open counts the deliveries under way.
 	open int
+}
+
+// caller is who asked for one callback.
+type caller struct {
+	// last is the latest delivery to it; nil before the first.
+	last workflow.Future
+	// concluded says that the operation's last state was reached: what becomes of the caller now is its delivery's
+	// business.
+	concluded bool
+	// gone says that a heartbeat found that nobody waits any more.
+	gone bool
+	// rest ends its heartbeats; nil when it has none.
+	rest workflow.CancelFunc
 }
 
 func newDeliveries(o *operation) deliveries {
@@ -31,7 +45,7 @@ func newDeliveries(o *operation) deliveries {
 			State:  bellhop.ReceiptPending,
 		})
 	}
-	return deliveries{o: o, last: make([]workflow.Future, len(o.Callbacks))}
+	return deliveries{o: o, callers: make([]caller, len(o.Callbacks))}
 }
 
 // ActivityID is the id of the activity that delivers a state to the callback with the given index. The status finds
@@ -39,6 +53,9 @@ func newDeliveries(o *operation) deliveries {
 func ActivityID(callback int, state bellhop.State) string {
 	return fmt.Sprintf("deliver-%d-%s", callback, state)
 }
+
+// HeartbeatID is the id of the activity that sends heartbeats to the caller of the callback with the given index.
+func HeartbeatID(callback int) string { return fmt.Sprintf("heartbeat-%d", callback) }
 
 // Delivered is the inverse of [ActivityID].
 func Delivered(activityID string) (callback int, state bellhop.State, ok bool) {
@@ -52,7 +69,15 @@ func Delivered(activityID string) (callback int, state bellhop.State, ok bool) {
 func (d *deliveries) ring(ctx workflow.Context, state bellhop.State) {
 	var frozen json.RawMessage
 	for i, callback := range d.o.Callbacks {
-		if !callback.Wants(state) {
+		c := &d.callers[i]
+		c.concluded = state.Terminal()
+		if c.gone && c.concluded {
+			d.o.status.Callbacks[i].CallbackID = d.o.status.CallbackID
+		}
+		if c.gone || !callback.Wants(state) {
+			if c.concluded && c.rest != nil {
+				c.rest()
+			}
 			continue
 		}
 		if frozen == nil {
@@ -76,15 +101,18 @@ func (d *deliveries) ring(ctx workflow.Context, state bellhop.State) {
 func (d *deliveries) start(ctx workflow.Context, i int, delivery activities.Delivery) {
 	// A cancelled operation rings all the same.
 	ctx, _ = workflow.NewDisconnectedContext(ctx)
-	before := d.last[i]
+	before := d.callers[i].last
 	done, settle := workflow.NewFuture(ctx)
-	d.last[i] = done
+	d.callers[i].last = done
 	d.open++
 	workflow.Go(ctx, func(ctx workflow.Context) {
 		if before != nil {
 			_ = before.Get(ctx, nil) //nolint:errcheck // only its end matters
 		}
 		d.deliver(ctx, i, delivery)
+		if rest := d.callers[i].rest; rest != nil && delivery.State.Terminal() {
+			rest()
+		}
 		d.open--
 		settle.SetValue(nil)
 	})
@@ -93,13 +121,7 @@ func (d *deliveries) start(ctx workflow.Context, i int, delivery activities.Deli
 func (d *deliveries) deliver(ctx workflow.Context, i int, delivery activities.Delivery) {
 	receipt := &d.o.status.Callbacks[i]
 	*receipt = bellhop.Receipt{Target: receipt.Target, State: bellhop.ReceiptDelivering, CallbackID: delivery.CallbackID}
-	options := workflow.ActivityOptions{
-		ActivityID:          ActivityID(i, delivery.State),
-		StartToCloseTimeout: activities.AttemptTimeout + 5*time.Second,
-		RetryPolicy:         &temporal.RetryPolicy{InitialInterval: activities.FirstRetry, MaximumInterval: activities.MaxRetry},
-		Summary:             fmt.Sprintf("ring %s: %s", delivery.Callback.Target, delivery.Event),
-		Priority:            d.o.priority(),
-	}
+	options := deliverOptions(i, delivery, d.o.priority())
 	if deadline := time.Duration(delivery.Callback.Deadline); deadline > 0 {
 		remaining := deadline - workflow.Now(ctx).Sub(delivery.ReachedAt)
 		if remaining <= 0 {
@@ -120,10 +142,73 @@ func (d *deliveries) deliver(ctx workflow.Context, i int, delivery activities.De
 	d.o.describe(ctx)
 }
 
+func deliverOptions(callback int, delivery activities.Delivery, priority temporal.Priority) workflow.ActivityOptions {
+	return workflow.ActivityOptions{
+		ActivityID:          ActivityID(callback, delivery.State),
+		StartToCloseTimeout: activities.AttemptTimeout + 5*time.Second,
+		RetryPolicy:         &temporal.RetryPolicy{InitialInterval: activities.FirstRetry, MaximumInterval: activities.MaxRetry},
+		Summary:             fmt.Sprintf("ring %s: %s", delivery.Callback.Target, delivery.Event),
+		Priority:            priority,
+	}
+}
+
 func (d *deliveries) giveUp(ctx workflow.Context, receipt *bellhop.Receipt, why string) {
 	receipt.State = bellhop.ReceiptUndeliverable
 	receipt.LastError = why
 	d.o.describe(ctx)
+}
+
+// keepAlive sends heartbeats to the callers that asked for them, until each one's callback is settled. One that waits no
+// longer is rung no more, and cancel is called where it asked for that.
+func (d *deliveries) keepAlive(ctx workflow.Context, cancel func()) {
+	for i, callback := range d.o.Callbacks {
+		if callback.Heartbeat == 0 {
+			continue
+		}
+		// A cancelled operation keeps its callers alive until they have been rung.
+		detached, _ := workflow.NewDisconnectedContext(ctx)
+		beating, rest := workflow.WithCancel(detached)
+		d.callers[i].rest = rest
+		workflow.Go(detached, func(ctx workflow.Context) {
+			var abandoned activities.Abandoned
+			if workflow.ExecuteActivity(d.beatOptions(beating, i), acts.Heartbeat, callback).Get(ctx, &abandoned) != nil {
+				return // the callback is settled; beats that fail are repeated for ever
+			}
+			c := &d.callers[i]
+			if c.concluded {
+				return // it may be gone because it was rung: its delivery finds out
+			}
+			c.gone = true
+			d.giveUp(ctx, &d.o.status.Callbacks[i], abandoned.LastError())
+			if callback.OnAbandoned == bellhop.CancelAbandoned {
+				d.o.abandonedBy = callback.Target
+				cancel()
+			}
+		})
+	}
+}
+
+func (d *deliveries) beatOptions(ctx workflow.Context, i int) workflow.Context {
+	callback := d.o.Callbacks[i]
+	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		ActivityID: HeartbeatID(i),
+		// The beat of a worker that died is missed, and repeated while the caller still has patience.
+		StartToCloseTimeout: min(time.Duration(callback.Heartbeat), activities.AttemptTimeout),
+		RetryPolicy:         &temporal.RetryPolicy{InitialInterval: 100 * time.Millisecond, BackoffCoefficient: 1},
+		Summary:             "heartbeat " + callback.Target,
+		Priority:            d.o.priority(),
+	})
+}
+
+// undelivered are the targets of the callbacks that were given up, each once.
+func (d *deliveries) undelivered() []string {
+	var targets []string
+	for _, receipt := range d.o.status.Callbacks {
+		if receipt.State == bellhop.ReceiptUndeliverable && !slices.Contains(targets, receipt.Target) {
+			targets = append(targets, receipt.Target)
+		}
+	}
+	return targets
 }
 
 // wait waits until no delivery is under way.

@@ -38,6 +38,8 @@ type operation struct {
 	sparing bool
 	// deliveries are the callbacks on their way, by callback.
 	deliveries deliveries
+	// abandonedBy is the target of the caller that waits no longer and for whose sake the operation is cancelled.
+	abandonedBy string
 }
 
 // run is the path of every operation.
@@ -52,7 +54,9 @@ func run(ctx workflow.Context, verb bellhop.Verb, input converter.RawValue) (bel
 	if invalid != nil {
 		end = failed(invalid)
 	} else {
-		end = o.carryOut(ctx)
+		working, cancel := workflow.WithCancel(ctx)
+		o.deliveries.keepAlive(ctx, cancel)
+		end = o.carryOut(working)
 	}
 	o.conclude(ctx, end)
 	return o.close(ctx)
@@ -380,7 +384,11 @@ const removeWithin = 15 * time.Minute
 // giveUp ends a cancelled operation as its policy says, and sees what remains.
 func (o *operation) giveUp(ctx workflow.Context, backstop activities.Backstop) ending {
 	ctx, _ = workflow.NewDisconnectedContext(ctx)
-	failure := bellhop.Fail(bellhop.CodeCancelled, "the operation was cancelled; what exists was left as it is")
+	cancelled := "the operation was cancelled"
+	if o.abandonedBy != "" {
+		cancelled = fmt.Sprintf("the operation was cancelled because its caller, of target %s, waits no longer", o.abandonedBy)
+	}
+	failure := bellhop.Fail(bellhop.CodeCancelled, "%s; what exists was left as it is", cancelled)
 	if o.OnCancel != bellhop.Remove {
 		o.lookOnce(ctx)
 		return ending{bellhop.Cancelled, failure}
@@ -389,7 +397,7 @@ func (o *operation) giveUp(ctx workflow.Context, backstop activities.Backstop) e
 	var answer activities.Answer
 	err := workflow.ExecuteActivity(o.askOptions(ctx, removeWithin), acts.Delete, o.observable()).Get(ctx, &answer)
 	if err != nil {
-		failure.Message = "the operation was cancelled; what exists could not be removed: " + lastError(err)
+		failure.Message = cancelled + "; what exists could not be removed: " + lastError(err)
 		return ending{bellhop.Cancelled, failure}
 	}
 	o.see(ctx, answer.Observation)
@@ -402,12 +410,11 @@ func (o *operation) giveUp(ctx workflow.Context, backstop activities.Backstop) e
 	}
 	switch {
 	case removed.state == bellhop.Succeeded:
-		failure.Message = "the operation was cancelled and what existed was removed"
+		failure.Message = cancelled + " and what existed was removed"
 	case removed.failure != nil && removed.failure.Code == bellhop.CodeTimeout:
-		failure.Message = fmt.Sprintf("the operation was cancelled; removing what exists did not end well: it was not gone within %s",
-			removeWithin)
+		failure.Message = fmt.Sprintf("%s; removing what exists did not end well: it was not gone within %s", cancelled, removeWithin)
 	case removed.failure != nil:
-		failure.Message = "the operation was cancelled; removing what exists did not end well: " + removed.failure.Message
+		failure.Message = cancelled + "; removing what exists did not end well: " + removed.failure.Message
 		failure.ProviderError = removed.failure.ProviderError
 		failure.Evidence = removed.failure.Evidence
 	}
@@ -469,6 +476,7 @@ func (o *operation) close(ctx workflow.Context) (bellhop.Outcome, error) {
 	if err := workflow.Await(detached, func() bool { return workflow.AllHandlersFinished(detached) }); err != nil {
 		return bellhop.Outcome{}, err
 	}
+	o.publishUndelivered(ctx)
 	outcome := o.status.Outcome
 	switch outcome.State {
 	case bellhop.Succeeded:

@@ -10,6 +10,10 @@ func Register(r worker.WorkflowRegistry) {
 	r.RegisterWorkflowWithOptions(ProvisionCompute, workflow.RegisterOptions{Name: "ProvisionCompute"})
 	r.RegisterWorkflowWithOptions(UpdateCompute, workflow.RegisterOptions{Name: "UpdateCompute"})
 	r.RegisterWorkflowWithOptions(DeleteCompute, workflow.RegisterOptions{Name: "DeleteCompute"})
+	r.RegisterWorkflowWithOptions(RedeliverCallback, workflow.RegisterOptions{
+		Name:               "RedeliverCallback",
+		VersioningBehavior: workflow.VersioningBehaviorAutoUpgrade,
+	})
 	// Were it pinned, the version that it began on could never be retired.
 	r.RegisterWorkflowWithOptions(WatchProvider, workflow.RegisterOptions{
 		Name:               "WatchProvider",

@@ -98,6 +98,18 @@ func (o *operation) publish(ctx workflow.Context) {
 	}
 }
 
+// publishUndelivered makes the operation findable by the targets whose callbacks were given up.
+func (o *operation) publishUndelivered(ctx workflow.Context) {
+	targets := o.deliveries.undelivered()
+	// Histories of before this version end without it.
+	if len(targets) == 0 || workflow.GetVersion(ctx, "publish-undelivered", workflow.DefaultVersion, 1) == workflow.DefaultVersion {
+		return
+	}
+	if err := workflow.UpsertTypedSearchAttributes(ctx, Undelivered.ValueSet(targets)); err != nil {
+		workflow.GetLogger(ctx).Error("search attributes could not be set", "error", err)
+	}
+}
+
 // describe writes what Temporal's UI shows of the workflow. It is no event in the history.
 func (o *operation) describe(ctx workflow.Context) {
 	var b strings.Builder

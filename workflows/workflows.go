@@ -32,6 +32,8 @@ var (
 	Resource = temporal.NewSearchAttributeKeyKeyword("BellhopResource")
 	Provider = temporal.NewSearchAttributeKeyKeyword("BellhopProvider")
 	State    = temporal.NewSearchAttributeKeyKeyword("BellhopState")
+	// Undelivered are the targets of the callbacks that were given up, once the operation's workflow has closed.
+	Undelivered = temporal.NewSearchAttributeKeyKeywordList("BellhopUndelivered")
 )
 
 // ProvisionCompute provisions. Its input is an operation as JSON, its id the operation's.

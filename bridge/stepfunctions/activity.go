@@ -39,6 +39,9 @@ type Activity struct {
 	// Polls is how many tasks are asked for at once, 1 to 1000. A poll is kept open for a minute. AWS advises 100 and
 	// more where many tasks are started in a second. Default 4.
 	Polls int `json:"polls"`
+	// Heartbeat is how often a task is told that it is still being worked for, "1s" to "1h", so that its state may have
+	// HeartbeatSeconds: three times as long is a good measure. A task's input may ask for another. Default "0s": never.
+	Heartbeat bellhop.Duration `json:"heartbeat"`
 }
 
 // CodeOperationConflict is the error of a task whose input names an operation that exists and is another one, or belongs
@@ -84,6 +87,9 @@ func (a Activity) Check(targets map[string]bridge.Target) error {
 	}
 	if a.Polls < 0 || a.Polls > maxPolls {
 		faults.Add("polls", "must be 1 to %d", maxPolls)
+	}
+	if beat := time.Duration(a.Heartbeat); beat != 0 && (beat < bellhop.MinHeartbeat || beat > bellhop.MaxHeartbeat) {
+		faults.Add("heartbeat", "must be 1s to 1h")
 	}
 	return faults.Err()
 }
@@ -317,16 +323,23 @@ func (p *Poller) callbacks(given json.RawMessage, token string, faults *bellhop.
 			faults.Add(fmt.Sprintf("callbacks[%d].states", i), "must be left out: the task ends when the operation does")
 		}
 		found = true
-		callback["address"] = taskAddress(token)
+		p.complete(callback, token)
 	}
 	if !found {
-		callbacks = append(callbacks, map[string]json.RawMessage{
-			"target": json.RawMessage(strconv.Quote(p.Target)), "address": taskAddress(token),
-		})
+		task := map[string]json.RawMessage{"target": json.RawMessage(strconv.Quote(p.Target))}
+		p.complete(task, token)
+		callbacks = append(callbacks, task)
 	}
 	text, err := json.Marshal(callbacks)
 	faults.Note("callbacks", err)
 	return text
+}
+
+func (p *Poller) complete(callback map[string]json.RawMessage, token string) {
+	callback["address"] = taskAddress(token)
+	if callback["heartbeat"] == nil && p.Heartbeat != 0 {
+		callback["heartbeat"] = json.RawMessage(strconv.Quote(p.Heartbeat.String()))
+	}
 }
 
 func taskAddress(token string) json.RawMessage {

@@ -48,6 +48,10 @@ const (
 	maxToken  = 2048
 )
 
+// DefaultPerSecond is how many calls to the service begin in a second where nothing else is configured: what AWS refills
+// its quota by in the smaller regions. In the largest it is 500.
+const DefaultPerSecond = 300
+
 // Target completes tasks in one account and region.
 type Target struct {
 	client      *sfn.Client
@@ -151,6 +155,19 @@ func (t *Target) Deliver(ctx context.Context, raw json.RawMessage, m bridge.Mess
 			Output:    aws.String(string(body)),
 		})
 	}
+	return classify(err)
+}
+
+// Heartbeat keeps the task from its heartbeat timeout.
+func (t *Target) Heartbeat(ctx context.Context, raw json.RawMessage) bridge.Result {
+	address, faults := parseAddress(raw)
+	if err := faults.Err(); err != nil {
+		return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
+	}
+	if _, err := t.credentials.Retrieve(ctx); err != nil {
+		return withoutCredentials(ctx, err)
+	}
+	_, err := t.client.SendTaskHeartbeat(ctx, &sfn.SendTaskHeartbeatInput{TaskToken: &address.TaskToken})
 	return classify(err)
 }
 

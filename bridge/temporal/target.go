@@ -95,6 +95,9 @@ func (t *Target) Check(callback bellhop.Callback) error {
 	if activity && callback.Wants(bellhop.Running) {
 		faults.Add("states", `must not have "running": an activity can be completed only once`)
 	}
+	if !activity && callback.Heartbeat != 0 && len(faults) == 0 {
+		faults.Add("heartbeat", "must be left out: a workflow waits for its signal without heartbeats")
+	}
 	if !activity && callback.Failures != "" && len(faults) == 0 {
 		faults.Add("failures", "must be left out: a signal tells of every state alike")
 	}
@@ -172,6 +175,32 @@ func (t *Target) send(ctx context.Context, to Address, m bridge.Message, body *c
 		})
 		return err
 	}
+}
+
+// Heartbeat keeps the activity from its heartbeat timeout. An activity that was asked to cancel is still waiting: what to
+// do about it is its workflow's business.
+func (t *Target) Heartbeat(ctx context.Context, raw json.RawMessage) bridge.Result {
+	to, faults := parseAddress(raw)
+	if err := faults.Err(); err != nil {
+		return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
+	}
+	var err error
+	if to.ActivityID != "" {
+		_, err = t.service.RecordActivityTaskHeartbeatById(ctx, &workflowservice.RecordActivityTaskHeartbeatByIdRequest{
+			Namespace:  t.namespace,
+			WorkflowId: to.WorkflowID,
+			RunId:      to.RunID,
+			ActivityId: to.ActivityID,
+			Identity:   identity,
+		})
+	} else {
+		_, err = t.service.RecordActivityTaskHeartbeat(ctx, &workflowservice.RecordActivityTaskHeartbeatRequest{
+			Namespace: t.namespace,
+			TaskToken: to.TaskToken,
+			Identity:  identity,
+		})
+	}
+	return classify(err)
 }
 
 func activityFailure(m bridge.Message, body *commonpb.Payloads) *failurepb.Failure {

@@ -19,10 +19,11 @@ type searchAttributes map[string]enumspb.IndexedValueType
 // them every operation would be refused.
 func bellhopSearchAttributes() searchAttributes {
 	return searchAttributes{
-		"BellhopTenant":   enumspb.INDEXED_VALUE_TYPE_KEYWORD,
-		"BellhopResource": enumspb.INDEXED_VALUE_TYPE_KEYWORD,
-		"BellhopProvider": enumspb.INDEXED_VALUE_TYPE_KEYWORD,
-		"BellhopState":    enumspb.INDEXED_VALUE_TYPE_KEYWORD,
+		"BellhopTenant":      enumspb.INDEXED_VALUE_TYPE_KEYWORD,
+		"BellhopResource":    enumspb.INDEXED_VALUE_TYPE_KEYWORD,
+		"BellhopProvider":    enumspb.INDEXED_VALUE_TYPE_KEYWORD,
+		"BellhopState":       enumspb.INDEXED_VALUE_TYPE_KEYWORD,
+		"BellhopUndelivered": enumspb.INDEXED_VALUE_TYPE_KEYWORD_LIST,
 	}
 }
 

@@ -1,0 +1,150 @@
+package bridge
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sony/gobreaker/v2"
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
+
+	"bellhop"
+)
+
+// Limits keep a target that is slow, down or short of quota from costing the others anything. Each worker counts for
+// itself.
+type Limits struct {
+	// Concurrency is how many calls to the target are under way at once. Default 50.
+	Concurrency int `json:"concurrency"`
+	// PerSecond is how many calls to the target begin in a second, heartbeats included. Default 0: as many as come; for
+	// a target of type stepfunctions 300, the quota of AWS's smaller regions.
+	PerSecond float64 `json:"per_second"`
+}
+
+// DefaultConcurrency is how many calls to one target are under way at once where nothing else is configured.
+const DefaultConcurrency = 50
+
+const (
+	// tripAfter is how many calls in a row must find a target out of order until it is spared.
+	tripAfter = 5
+	// spareFor is how long it is spared. Then one call tries it, upon which it is open to all or spared again.
+	spareFor = 10 * time.Second
+	// queueFor is how long a call waits for its turn under PerSecond before it is sent back to where it came from.
+	queueFor = 200 * time.Millisecond
+)
+
+// Guarded is a target with a circuit breaker and limits. A call that it does not let through is answered at once with
+// Retry and Untried, so that it takes no place from the calls to other targets.
+type Guarded struct {
+	target  Target
+	slots   *semaphore.Weighted
+	rate    *rate.Limiter
+	breaker *gobreaker.TwoStepCircuitBreaker[Result]
+}
+
+// Guard puts limits around a target. The function is told when the target begins to be spared and when that ends; it may
+// be nil.
+func Guard(target Target, limits Limits, spared func(bool)) *Guarded {
+	if limits.Concurrency <= 0 {
+		limits.Concurrency = DefaultConcurrency
+	}
+	pace := rate.Inf
+	if limits.PerSecond > 0 {
+		pace = rate.Limit(limits.PerSecond)
+	}
+	settings := gobreaker.Settings{
+		MaxRequests: 1,
+		Timeout:     spareFor,
+		ReadyToTrip: func(counts gobreaker.Counts) bool { return counts.ConsecutiveFailures >= tripAfter },
+	}
+	if spared != nil {
+		settings.OnStateChange = func(_ string, from, to gobreaker.State) {
+			if from == gobreaker.StateClosed || to == gobreaker.StateClosed {
+				spared(to != gobreaker.StateClosed)
+			}
+		}
+	}
+	return &Guarded{
+		target:  target,
+		slots:   semaphore.NewWeighted(int64(limits.Concurrency)),
+		rate:    rate.NewLimiter(pace, max(1, int(limits.PerSecond/10))),
+		breaker: gobreaker.NewTwoStepCircuitBreaker[Result](settings),
+	}
+}
+
+// Check is the target's.
+func (g *Guarded) Check(callback bellhop.Callback) error { return g.target.Check(callback) }
+
+// Deliver is the target's, if it may be called now.
+func (g *Guarded) Deliver(ctx context.Context, address json.RawMessage, m Message) Result {
+	return g.call(ctx, func() Result { return g.target.Deliver(ctx, address, m) })
+}
+
+// Heartbeat is the target's, if it may be called now.
+func (g *Guarded) Heartbeat(ctx context.Context, address json.RawMessage) Result {
+	heartbeater, ok := g.target.(Heartbeater)
+	if !ok {
+		return Result{Verdict: Blocked, Err: errors.New("the target's engine knows no heartbeats")}
+	}
+	return g.call(ctx, func() Result { return heartbeater.Heartbeat(ctx, address) })
+}
+
+// Heartbeats says whether a target's engine knows heartbeats.
+func Heartbeats(target Target) bool {
+	if guarded, ok := target.(*Guarded); ok {
+		target = guarded.target
+	}
+	_, ok := target.(Heartbeater)
+	return ok
+}
+
+func (g *Guarded) call(ctx context.Context, call func() Result) Result {
+	if !g.slots.TryAcquire(1) {
+		return untried(0, "too many calls to the target are under way")
+	}
+	defer g.slots.Release(1)
+	if wait := g.turn(ctx); wait > 0 {
+		return untried(wait, "the target's calls per second are used up")
+	}
+	done, err := g.breaker.Allow()
+	if err != nil {
+		return untried(0, "the target is out of order and is spared for a while")
+	}
+	result := Result{Verdict: Retry, Unknown: true, Err: errors.New("the call broke off")} // should it panic
+	defer func() {
+		var broken error
+		if result.Verdict == Retry {
+			broken = result.Err
+		}
+		done(broken)
+	}()
+	result = call()
+	return result
+}
+
+// turn waits for the call's turn. When that would take too long it answers how long.
+func (g *Guarded) turn(ctx context.Context) time.Duration {
+	place := g.rate.Reserve()
+	wait := place.Delay()
+	if wait == 0 {
+		return 0
+	}
+	if wait <= queueFor {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			return 0
+		case <-ctx.Done():
+		}
+	}
+	place.Cancel()
+	return wait
+}
+
+func untried(after time.Duration, why string) Result {
+	return Result{Verdict: Retry, Untried: true, RetryAfter: after, Err: fmt.Errorf("not tried: %s", why)}
+}

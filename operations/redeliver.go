@@ -1,0 +1,239 @@
+package operations
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	commonpb "go.temporal.io/api/common/v1"
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
+	workflowpb "go.temporal.io/api/workflow/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
+
+	"bellhop"
+	"bellhop/activities"
+	"bellhop/workflows"
+)
+
+// Redeliver rings callers again whose callback has not reached them: one that waits for its next attempt is tried at
+// once, and one that was given up is delivered anew, with the same bytes, also when the operation has closed. One that is
+// being rung at this moment is left alone, so no delivery is ever doubled. An empty target stands for all. It answers the
+// targets that are rung, each once: none when every callback is settled.
+func (c *Client) Redeliver(ctx context.Context, id, target string) ([]string, error) {
+	found, err := c.describe(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	report, err := c.Status(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	var rung []string
+	for i, receipt := range report.Callbacks {
+		if target != "" && receipt.Target != target {
+			continue
+		}
+		rings, err := c.ring(ctx, found, report.Status, i)
+		if err != nil {
+			return rung, fmt.Errorf("redeliver to %s: %w", receipt.Target, err)
+		}
+		if rings && !slices.Contains(rung, receipt.Target) {
+			rung = append(rung, receipt.Target)
+		}
+	}
+	return rung, nil
+}
+
+// RedeliverAll redelivers what a filter finds, telling each operation, the targets that are rung and what went wrong. It
+// goes on after an error with one operation.
+func (c *Client) RedeliverAll(ctx context.Context, filter bellhop.Filter, target string, tell func(id string, rung []string, err error)) error {
+	filter.Undelivered = true
+	var page []byte
+	for {
+		items, next, err := c.List(ctx, filter, 100, page)
+		if err != nil {
+			return err
+		}
+		for _, item := range items {
+			if target != "" && !slices.ContainsFunc(item.Undelivered, func(r bellhop.Receipt) bool { return r.Target == target }) {
+				continue
+			}
+			rung, err := c.Redeliver(ctx, item.OperationID, target)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			tell(item.OperationID, rung, err)
+		}
+		if page = next; len(page) == 0 {
+			return nil
+		}
+	}
+}
+
+// ring rings the caller of one callback, unless it has been reached.
+func (c *Client) ring(ctx context.Context, found *workflowservice.DescribeWorkflowExecutionResponse, status bellhop.Status, i int) (bool, error) {
+	id, receipt := status.OperationID, status.Callbacks[i]
+	switch receipt.State {
+	case bellhop.ReceiptAcknowledged, bellhop.ReceiptAccepted, bellhop.ReceiptAckPresumed:
+		return false, nil
+	}
+	if rings, err := c.hasten(ctx, id, i, found.GetPendingActivities()); rings || err != nil {
+		return rings, err
+	}
+	if receipt.State == bellhop.ReceiptPending && !closed(found) {
+		return false, nil // its state is not reached
+	}
+	delivery, err := c.givenUp(ctx, status, i)
+	if err != nil || delivery == nil {
+		return false, err
+	}
+	again := workflows.RedeliverID(id, i, delivery.State)
+	if under, err := c.temporal.DescribeWorkflowExecution(ctx, again, ""); err == nil && !closed(under) {
+		_, err := c.hasten(ctx, again, i, under.GetPendingActivities())
+		return true, err
+	}
+	_, err = c.temporal.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
+		ID:                       again,
+		TaskQueue:                c.taskQueue,
+		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING, // somebody else was faster
+		StaticSummary:            fmt.Sprintf("ring %s again: %s", receipt.Target, delivery.CallbackID),
+		Priority:                 temporal.Priority{FairnessKey: status.TenantID},
+		TypedSearchAttributes:    temporal.NewSearchAttributes(workflows.Tenant.ValueSet(status.TenantID)),
+	}, workflows.RedeliverCallback, i, *delivery)
+	return err == nil, err
+}
+
+// hasten has the delivery to a callback tried at once, if one is pending. One whose attempt is under way is left alone:
+// to reset it would make Temporal forget that it began, and whether a caller that has ended since was reached could not
+// be told.
+func (c *Client) hasten(ctx context.Context, workflowID string, callback int, tried []*workflowpb.PendingActivityInfo) (bool, error) {
+	for _, info := range tried {
+		if i, _, ok := workflows.Delivered(info.GetActivityId()); !ok || i != callback {
+			continue
+		}
+		if info.GetState() == enumspb.PENDING_ACTIVITY_STATE_STARTED {
+			return true, nil
+		}
+		_, err := c.temporal.WorkflowService().ResetActivity(ctx, &workflowservice.ResetActivityRequest{
+			Namespace: c.namespace,
+			Execution: &commonpb.WorkflowExecution{WorkflowId: workflowID},
+			Identity:  "bellhop",
+			Activity:  &workflowservice.ResetActivityRequest_Id{Id: info.GetActivityId()},
+		})
+		if _, settled := errors.AsType[*serviceerror.NotFound](err); settled { // in the meantime
+			return false, nil
+		}
+		return err == nil, err
+	}
+	return false, nil
+}
+
+// givenUp is the delivery that was given up, as the operation's workflow made it. Where it never came to that, because
+// the caller was found gone before, or the workflow was terminated, it is made of how the operation ended; nil when the
+// caller did not ask for that.
+func (c *Client) givenUp(ctx context.Context, status bellhop.Status, callback int) (*activities.Delivery, error) {
+	var input []byte
+	var delivery *activities.Delivery
+	events := c.temporal.GetWorkflowHistory(ctx, status.OperationID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	for events.HasNext() {
+		event, err := events.Next()
+		if err != nil {
+			return nil, fmt.Errorf("read history of %s: %w", status.OperationID, notFound(err))
+		}
+		switch event.GetEventType() {
+		case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED:
+			input = firstPayload(event.GetWorkflowExecutionStartedEventAttributes().GetInput())
+		case enumspb.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
+			scheduled := event.GetActivityTaskScheduledEventAttributes()
+			if i, _, ok := workflows.Delivered(scheduled.GetActivityId()); ok && i == callback {
+				delivery = new(activities.Delivery)
+				if err := converter.GetDefaultDataConverter().FromPayloads(scheduled.GetInput(), delivery); err != nil {
+					return nil, fmt.Errorf("read history of %s: %w", status.OperationID, err)
+				}
+			}
+		}
+	}
+	if delivery != nil && (delivery.State == status.State || !status.State.Terminal()) {
+		return delivery, nil
+	}
+	op, _ := bellhop.ParseOperation(status.OperationID, status.OperationType, time.Time{}, input) //nolint:errcheck // as it was when it began
+	if !status.State.Terminal() || callback >= len(op.Callbacks) || !op.Callbacks[callback].Wants(status.State) {
+		return nil, nil //nolint:nilnil // nothing to deliver, and nothing wrong
+	}
+	outcome, err := json.Marshal(status.Outcome)
+	if err != nil {
+		return nil, fmt.Errorf("encode outcome: %w", err)
+	}
+	return &activities.Delivery{
+		Callback:   op.Callbacks[callback],
+		CallbackID: status.CallbackID,
+		Event:      status.Event,
+		State:      status.State,
+		Outcome:    outcome,
+		ReachedAt:  status.FinishedAt,
+	}, nil
+}
+
+// redelivered fills in what became of the callbacks that were rung again after they had been given up.
+func (c *Client) redelivered(ctx context.Context, status *bellhop.Status, closed bool) error {
+	for i := range status.Callbacks {
+		receipt := &status.Callbacks[i]
+		state := status.State
+		if receipt.CallbackID != "" {
+			state = bellhop.State(receipt.CallbackID[strings.LastIndexByte(receipt.CallbackID, '/')+1:])
+		}
+		if receipt.State != bellhop.ReceiptUndeliverable && (receipt.State.Settled() || !closed) {
+			continue
+		}
+		id := workflows.RedeliverID(status.OperationID, i, state)
+		found, err := c.temporal.DescribeWorkflowExecution(ctx, id, "")
+		if _, none := errors.AsType[*serviceerror.NotFound](err); none {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("find redelivery of %s: %w", receipt.CallbackID, err)
+		}
+		if found.GetWorkflowExecutionInfo().GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
+			*receipt = bellhop.Receipt{
+				Target: receipt.Target, CallbackID: bellhop.CallbackID(status.OperationID, state), State: bellhop.ReceiptDelivering,
+			}
+			for _, info := range found.GetPendingActivities() {
+				activities.Pending(receipt, info)
+			}
+			continue
+		}
+		var settled bellhop.Receipt
+		err = c.temporal.GetWorkflow(ctx, id, "").Get(ctx, &settled)
+		if failed, ok := errors.AsType[*temporal.ApplicationError](err); ok && failed.Type() == workflows.ErrorUndeliverable {
+			err = failed.Details(&settled)
+		}
+		if err == nil {
+			*receipt = settled
+		} else if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// undelivered are the callbacks of an operation that has ended that did not reach their callers.
+func (c *Client) undelivered(ctx context.Context, id string) ([]bellhop.Receipt, error) {
+	report, err := c.Status(ctx, id)
+	if err != nil {
+		if errors.Is(err, bellhop.ErrNotFound) { // its retention is over
+			return nil, nil
+		}
+		return nil, err
+	}
+	return slices.DeleteFunc(report.Callbacks, func(r bellhop.Receipt) bool {
+		return r.State == bellhop.ReceiptPending || r.State.Settled() && r.State != bellhop.ReceiptUndeliverable
+	}), nil
+}

@@ -1,0 +1,49 @@
+package workflows
+
+import (
+	"encoding/json"
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/workflow"
+
+	"bellhop"
+	"bellhop/activities"
+)
+
+// RedeliverID is the id of the workflow that rings a caller again after the operation has given its callback up. There is
+// one for each callback and state, so a delivery that is under way is never doubled.
+func RedeliverID(operationID string, callback int, state bellhop.State) string {
+	return "bellhop-redeliver/" + operationID + "/" + ActivityID(callback, state)
+}
+
+// ErrorUndeliverable is the type of the error with which a redelivery ends that was given up as well. Its detail is the
+// receipt.
+const ErrorUndeliverable = "UNDELIVERABLE"
+
+// RedeliverCallback delivers a callback that an operation has given up, with the same bytes, and answers the receipt. The
+// callback's deadline, if it has one, counts anew.
+func RedeliverCallback(ctx workflow.Context, callback int, delivery activities.Delivery) (bellhop.Receipt, error) {
+	delivery.Unchecked = false // a target that is not configured here is now for an operator to mend
+	var outcome bellhop.Outcome
+	_ = json.Unmarshal(delivery.Outcome, &outcome) //nolint:errcheck // it is an outcome; without a tenant fairness has no key
+	options := deliverOptions(callback, delivery, temporal.Priority{FairnessKey: sound(outcome.TenantID)})
+	options.ScheduleToCloseTimeout = time.Duration(delivery.Callback.Deadline)
+	var receipt bellhop.Receipt
+	err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), acts.Deliver, delivery).Get(ctx, &receipt)
+	if err != nil {
+		receipt = bellhop.Receipt{
+			Target: delivery.Callback.Target, State: bellhop.ReceiptUndeliverable, CallbackID: delivery.CallbackID,
+			LastError: "its deadline passed: " + lastError(err),
+		}
+		if temporal.IsCanceledError(err) {
+			receipt.LastError = "its redelivery was cancelled"
+		}
+		activities.GaveUp(&receipt, err)
+	}
+	if receipt.State == bellhop.ReceiptUndeliverable {
+		return bellhop.Receipt{}, temporal.NewApplicationErrorWithOptions(receipt.LastError, ErrorUndeliverable,
+			temporal.ApplicationErrorOptions{NonRetryable: true, Details: []any{receipt}})
+	}
+	return receipt, nil
+}
