@@ -40,8 +40,7 @@ func StepFunctionsFor(tb testing.TB) *StepFunctions {
 	ctx, cancel := context.WithTimeout(tb.Context(), readyWithin)
 	defer cancel()
 	process, err := Start(ctx, python, []string{filepath.Join(Root(), "tests", "peers", "stepfunctions.py")},
-		append(AWSEnvironment(), "HOME="+folder, "FILESYSTEM_ROOT="+folder, "TMPDIR="+folder, "PYTHONDONTWRITEBYTECODE=",
-			"GATEWAY_LISTEN="+ports[0], "LOCALSTACK_HOST="+ports[0]),
+		[]string{"HOME=" + folder, "FILESYSTEM_ROOT=" + folder, "TMPDIR=" + folder, "GATEWAY_LISTEN=" + ports[0], "LOCALSTACK_HOST=" + ports[0]},
 		func(line string) bool { return line == "Ready." })
 	if err != nil {
 		tb.Fatal(err)

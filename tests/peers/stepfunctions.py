@@ -11,6 +11,8 @@ import os
 import socket
 import sys
 
+for name in [name for name in os.environ if name.startswith("AWS_")]:
+    del os.environ[name]
 os.environ.update(
     SERVICES="stepfunctions,sts",
     STRICT_SERVICE_LOADING="1",
