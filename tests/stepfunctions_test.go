@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -27,15 +28,14 @@ import (
 	"bellhop/tests/peers"
 )
 
-// states is a Step Functions engine with a worker that polls its activity "compute".
+// states is a Step Functions engine with an activity "compute".
 type states struct {
 	*bench
 	engine   *peers.StepFunctions
 	activity string
-	worker   *peers.Worker
 }
 
-// activities is the part of a worker's configuration that a test of Step Functions needs, where entry is the rest of the
+// stepFunctionsConfig is the part of a worker's configuration that a test of Step Functions needs, where entry is the rest of the
 // activity's entry.
 func stepFunctionsConfig(endpoint, activity, entry string) string {
 	return fmt.Sprintf(`targets:
@@ -45,13 +45,13 @@ step_functions_activities:
 `, peers.StepFunctionsRegion, endpoint, activity, entry)
 }
 
-func setupStates(t *testing.T, entry string) *states {
+// setupStates starts an engine and a Temporal server; workers are the test's business.
+func setupStates(t *testing.T) *states {
 	t.Helper()
 	s := &states{bench: setup(t), engine: peers.StepFunctionsFor(t)}
 	var err error
 	s.activity, err = s.engine.Activity(s.ctx, "compute")
 	require.NoError(t, err)
-	s.worker = s.workThrough(s.engine.Endpoint, entry)
 	return s
 }
 
@@ -200,6 +200,11 @@ func (s *states) begin(machine, name, input string) string {
 func (s *states) ended(execution string) *sfn.DescribeExecutionOutput {
 	s.Helper()
 	var found *sfn.DescribeExecutionOutput
+	s.Cleanup(func() {
+		if s.Failed() {
+			s.Logf("the execution %s:\n%s", execution, s.engine.Events(context.WithoutCancel(s.ctx), execution))
+		}
+	})
 	s.until("the execution "+execution+" has ended", func() bool {
 		var err error
 		found, err = s.engine.Client.DescribeExecution(s.ctx, &sfn.DescribeExecutionInput{ExecutionArn: &execution})
@@ -238,7 +243,8 @@ func (s *states) one(filter bellhop.Filter) bellhop.Item {
 // TestStepFunctionsExamples runs the state machines of the documentation.
 func TestStepFunctionsExamples(t *testing.T) {
 	t.Parallel()
-	s := setupStates(t, ", heartbeat: 30s")
+	s := setupStates(t)
+	s.workThrough(s.engine.Endpoint, ", heartbeat: 30s")
 	s.carryOutHTTP()
 	api := s.serveAPI()
 	fill := map[string]string{
@@ -251,7 +257,7 @@ func TestStepFunctionsExamples(t *testing.T) {
 	// The patience of the example, shortened.
 	impatient := s.machine("impatient", strings.Replace(s.example("fallback.json", fill), `"TimeoutSeconds": 300`, `"TimeoutSeconds": 1`, 1))
 	token := s.machine("task-token", s.example("task-token.json", fill))
-	tries := fmt.Sprintf(`{"tenant_id": "acme", "resource": %%q, "image": "nginx:1.27", "provider_config": %%s}`)
+	const input = `{"tenant_id": "acme", "resource": %q, "image": "nginx:1.27", "provider_config": %s}`
 
 	for _, row := range []struct {
 		name, machine, script, reason string
@@ -302,9 +308,9 @@ func TestStepFunctionsExamples(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			s := s.in(t)
-			execution := s.begin(row.machine, row.name, fmt.Sprintf(tries, row.name, row.script))
+			execution := s.begin(row.machine, row.name, fmt.Sprintf(input, row.name, row.script))
 			ended := s.ended(execution)
-			told := fmt.Sprintf("%s: %s %s\n%s", row.reason, aws.ToString(ended.Error), aws.ToString(ended.Cause), s.engine.Events(s.ctx, execution))
+			told := fmt.Sprintf("%s: %s %s", row.reason, aws.ToString(ended.Error), aws.ToString(ended.Cause))
 			require.Equal(t, row.status, ended.Status, told)
 			require.Equal(t, row.failure, aws.ToString(ended.Error), told)
 			require.Contains(t, aws.ToString(ended.Output), row.output, told)
@@ -327,10 +333,11 @@ func (s *states) in(t *testing.T) *states {
 	return &within
 }
 
-// TestStepFunctionsRetryIsANewOperation has a state try again: it has another token then, and so is another operation.
+// TestStepFunctionsTasks has tasks of an activity end in every way.
 func TestStepFunctionsTasks(t *testing.T) {
 	t.Parallel()
-	s := setupStates(t, ", heartbeat: 1s, verb: provision, tenant: acme")
+	s := setupStates(t)
+	s.workThrough(s.engine.Endpoint, ", heartbeat: 1s, verb: provision, tenant: acme")
 	operation := func(resource, script string) string {
 		return fmt.Sprintf(`{"resource": %q, "provider": "simulated", "spec": {"image": "nginx:1.27"}, "provider_config": %s}`, resource, script)
 	}
@@ -422,17 +429,15 @@ func TestStepFunctionsTasks(t *testing.T) {
 // lossy stands between a worker and the engine. It hands every call on; what becomes of the answer its hook decides.
 type lossy struct {
 	*httptest.Server
-	hook  atomic.Pointer[func(action string) fate]
-	calls atomic.Int64
+	hook atomic.Pointer[func(action string) fate]
 }
 
 // fate is what becomes of a call.
 type fate int
 
 const (
-	passed   fate = iota
-	lost          // it was applied, and the connection broke
-	hungFate      // nothing is handed on until the caller is gone
+	passed fate = iota
+	lost        // it was applied, and the connection broke
 )
 
 func newLossy(t *testing.T, endpoint string) *lossy {
@@ -454,8 +459,6 @@ func newLossy(t *testing.T, endpoint string) *lossy {
 		case lost:
 			proxy.ServeHTTP(httptest.NewRecorder(), r)
 			panic(http.ErrAbortHandler)
-		case hungFate:
-			<-r.Context().Done()
 		case passed:
 			proxy.ServeHTTP(w, r)
 		}
@@ -468,8 +471,7 @@ func newLossy(t *testing.T, endpoint string) *lossy {
 // misreport one.
 func TestStepFunctionsAcknowledgementIsLost(t *testing.T) {
 	t.Parallel()
-	s := setupStates(t, ", verb: provision, polls: 1")
-	s.worker.Kill()
+	s := setupStates(t)
 	front := newLossy(t, s.engine.Endpoint)
 	var applied atomic.Int64
 	hook := func(action string) fate {
@@ -498,7 +500,7 @@ func TestStepFunctionsAcknowledgementIsLost(t *testing.T) {
 		case bellhop.ReceiptAcknowledged:
 			require.Equal(t, 1, receipt.Attempts)
 		case bellhop.ReceiptAckPresumed:
-			require.Equal(t, 2, receipt.Attempts, receipt.LastError)
+			require.GreaterOrEqual(t, receipt.Attempts, 2, receipt.LastError)
 			presumed++
 		default:
 			t.Errorf("the receipt of %s is %+v", id, receipt)
@@ -512,14 +514,15 @@ func TestStepFunctionsAcknowledgementIsLost(t *testing.T) {
 // TestStepFunctionsWorkerDies kills the worker between the poll and the start, and while operations wait.
 func TestStepFunctionsWorkerDies(t *testing.T) {
 	t.Parallel()
-	s := setupStates(t, ", verb: provision, heartbeat: 1s")
+	s := setupStates(t)
+	worker := s.workThrough(s.engine.Endpoint, ", verb: provision, heartbeat: 1s, polls: 1")
 	machine := s.machine("dying", s.task(`, "HeartbeatSeconds": 20, "Retry": [{"ErrorEquals": ["States.Timeout", "States.HeartbeatTimeout"], "IntervalSeconds": 1}]`))
 	input := `{"tenant_id": "acme", "resource": %q, "provider": "simulated", "spec": {"image": "nginx:1.27"}, "provider_config": {"ready_after": "5s"}}`
 
 	waiting := s.begin(machine, "waiting", fmt.Sprintf(input, "waiting"))
 	s.one(bellhop.Filter{Tenant: "acme", Resource: "waiting"})
-	s.worker.Kill()
-	// With the worker died polls that the engine still holds open: they take the next tasks, of which then nobody knows.
+	worker.Kill()
+	// With the worker died the poll that the engine still holds open: it takes the next task, of which then nobody knows.
 	swallowed := s.begin(machine, "swallowed", fmt.Sprintf(input, "swallowed"))
 	s.until("a poll of the dead worker has taken the task", func() bool {
 		return strings.Contains(s.engine.Events(s.ctx, swallowed), "ActivityStarted")
@@ -536,12 +539,12 @@ func TestStepFunctionsWorkerDies(t *testing.T) {
 // TestStepFunctionsWorkerStops has a worker told to stop while its polls are open: what they bring is started.
 func TestStepFunctionsWorkerStops(t *testing.T) {
 	t.Parallel()
-	s := setupStates(t, ", verb: provision, polls: 1")
+	s := setupStates(t)
+	worker := s.workThrough(s.engine.Endpoint, ", verb: provision, polls: 1")
 	machine := s.machine("stopping", s.task(""))
-	s.until("the activity is polled", func() bool { return strings.Contains(s.worker.Output(), "working") })
 	stopped := make(chan error, 1)
-	go func() { stopped <- s.worker.Stop(soon) }()
-	s.until("the worker stops", func() bool { return strings.Contains(s.worker.Output(), "stopping") })
+	go func() { stopped <- worker.Stop(soon) }()
+	s.until("the worker stops", func() bool { return strings.Contains(worker.Output(), "stopping") })
 	execution := s.begin(machine, "stopping", `{"tenant_id": "acme", "provider": "simulated", "spec": {"image": "nginx:1.27"}}`)
 	s.one(bellhop.Filter{Tenant: "acme"})
 	began := time.Now()
@@ -554,5 +557,21 @@ func TestStepFunctionsWorkerStops(t *testing.T) {
 // TestStepFunctionsTemporalIsAway takes a task while Temporal cannot be asked, and starts it when it can.
 func TestStepFunctionsTemporalIsAway(t *testing.T) {
 	t.Parallel()
-	t.Skip("see setup: the server has a file to come back with")
+	s := &states{bench: setup(t, "--db", t.TempDir()+"/temporal.db"), engine: peers.StepFunctionsFor(t)}
+	var err error
+	s.activity, err = s.engine.Activity(s.ctx, "compute")
+	require.NoError(t, err)
+	worker := s.workThrough(s.engine.Endpoint, ", verb: provision")
+	_, port, err := net.SplitHostPort(s.server.Address)
+	require.NoError(t, err)
+	s.server.Kill()
+	execution := s.begin(s.machine("away", s.task("")), "away", `{"tenant_id": "acme", "provider": "simulated", "spec": {"image": "nginx:1.27"}}`)
+	s.until("a task is taken and cannot be started", func() bool {
+		return strings.Contains(worker.Output(), "a task's operation cannot be started yet")
+	})
+	again, err := peers.StartServer(s.ctx, append(s.server.Args(), "--port", port)...)
+	require.NoError(t, err)
+	t.Cleanup(again.Kill)
+	require.Equal(t, sfntypes.ExecutionStatusSucceeded, s.ended(execution).Status)
+	require.Equal(t, 1, strings.Count(s.engine.Events(s.ctx, execution), "ActivityStarted"))
 }

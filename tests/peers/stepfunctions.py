@@ -2,7 +2,8 @@
 
 It is told where by LocalStack's own variable GATEWAY_LISTEN. What it answers about tasks that are closed is not what AWS
 does: LocalStack completes a task twice as long as its execution runs, and calls its token invalid afterwards; AWS answers
-TaskTimedOut to both. Nor does it check the sizes and the JSON of what completes a task.
+TaskTimedOut to both. Nor does it check the sizes and the JSON of what completes a task. And it may miss that a task was
+completed at once.
 """
 
 import ipaddress
@@ -69,6 +70,16 @@ def answer_as_aws_does():
         return close_frame(self, frame)
 
     Environment.close_frame = close_task_too
+    setup_heartbeat = callback.CallbackEndpoint.setup_heartbeat_endpoint
+
+    def look_at_once(self, heartbeat_seconds):
+        # A task that is completed before its state begins to wait would wait for its heartbeat timeout all the same.
+        waiting = setup_heartbeat(self, heartbeat_seconds)
+        if self.get_outcome() is not None:
+            waiting.notify()
+        return waiting
+
+    callback.CallbackEndpoint.setup_heartbeat_endpoint = look_at_once
     # There is no EventBridge here to be told.
     Execution.publish_execution_status_change_event = lambda self: None
 
@@ -76,7 +87,8 @@ def answer_as_aws_does():
         for execution in self._get_executions(context):
             task = execution.exec_worker and execution.exec_worker.env.callback_pool_manager.get(token)
             if task:
-                ended = execution.exec_status != api.ExecutionStatus.RUNNING
+                # One that is stopped is told as running until its state's time is up.
+                ended = execution.exec_status != api.ExecutionStatus.RUNNING or not execution.exec_worker.env.is_running()
                 if ended or task.consumer_error is not None or task.get_outcome() is not None:
                     raise api.TaskTimedOut("Task Timed Out: 'Provided task does not exist anymore'")
                 return task
