@@ -214,14 +214,6 @@ func (s *states) ended(execution string) *sfn.DescribeExecutionOutput {
 	return found
 }
 
-// outcomeOf is the outcome within an execution's output.
-func (s *states) outcomeOf(execution *sfn.DescribeExecutionOutput) bellhop.Outcome {
-	s.Helper()
-	var output struct{ Outcome bellhop.Outcome }
-	require.NoError(s, json.Unmarshal([]byte(aws.ToString(execution.Output)), &output), aws.ToString(execution.Output))
-	return output.Outcome
-}
-
 // task is a state machine of one task of the activity "compute". More is what else its state has.
 func (s *states) task(more string) string {
 	return fmt.Sprintf(`{"StartAt": "Compute", "States": {"Compute": {"Type": "Task", "Resource": %q%s, "End": true}}}`, s.activity, more)
@@ -326,6 +318,7 @@ func TestStepFunctionsExamples(t *testing.T) {
 
 // in is the same for a test within the test.
 func (s *states) in(t *testing.T) *states {
+	t.Helper()
 	b := *s.bench
 	b.T, b.ctx = t, t.Context()
 	within := *s

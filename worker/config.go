@@ -271,7 +271,7 @@ func (c *Config) build() (*parts, error) {
 	for i, activity := range c.StepFunctionsActivities {
 		path := fmt.Sprintf("step_functions_activities[%d]", i)
 		if !faults.Note(path, activity.Check(made.targets)) {
-			through, _ := made.targets[activity.Target].(*stepfunctions.Target) //nolint:errcheck // it was checked
+			through, _ := made.targets[activity.Target].(*stepfunctions.Target)
 			made.pollers = append(made.pollers, &stepfunctions.Poller{Activity: activity, Through: through})
 		}
 		if slices.ContainsFunc(c.StepFunctionsActivities[:i], func(a stepfunctions.Activity) bool { return a.ARN == activity.ARN }) {

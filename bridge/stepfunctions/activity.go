@@ -62,12 +62,15 @@ var arnPattern = regexp.MustCompile(`^arn:aws[a-z-]*:states:([a-z0-9-]+):[0-9]{1
 // Check says what is wrong with the entry, as [bellhop.Faults], where targets are those that it may name.
 func (a Activity) Check(targets map[string]bridge.Target) error {
 	var faults bellhop.Faults
+	region := ""
 	parts := arnPattern.FindStringSubmatch(a.ARN)
 	switch {
 	case a.ARN == "":
 		faults.Add("arn", "is required")
-	case parts == nil:
+	case len(parts) != 2:
 		faults.Add("arn", "must be the ARN of an activity, arn:aws:states:REGION:ACCOUNT:activity:NAME")
+	default:
+		region = parts[1]
 	}
 	target, ok := targets[a.Target].(*Target)
 	switch {
@@ -75,9 +78,9 @@ func (a Activity) Check(targets map[string]bridge.Target) error {
 		faults.Add("target", "is required")
 	case !ok:
 		faults.Add("target", "must name a target of type stepfunctions")
-	case parts != nil && target.client.Options().Region != parts[1]:
+	case region != "" && region != target.client.Options().Region:
 		faults.Add("target", "is in %s, the activity in %s: a task token is good in its own region only",
-			target.client.Options().Region, parts[1])
+			target.client.Options().Region, region)
 	}
 	if a.Verb != "" && !slices.Contains(bellhop.Verbs(), a.Verb) {
 		faults.Add("verb", `must be "provision", "update" or "delete", or be left out`)

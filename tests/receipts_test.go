@@ -1,4 +1,4 @@
-package stepfunctions_test
+package tests
 
 import (
 	"encoding/json"
@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"bellhop/activities"
 	"bellhop/bridge"
 	"bellhop/bridge/stepfunctions"
+	"bellhop/tests/peers"
 )
 
 // What an attempt meets besides an error's name.
@@ -29,10 +31,13 @@ const (
 	succeed = ""
 )
 
-// TestReceipts delivers a callback to a service that answers with every error there is, at the first attempt and after one
+// TestReceiptsOfStepFunctions delivers a callback to a service that answers with every error there is, at the first attempt and after one
 // of which nobody knows whether it was applied.
-func TestReceipts(t *testing.T) {
-	t.Parallel()
+func TestReceiptsOfStepFunctions(t *testing.T) {
+	for _, variable := range peers.AWSEnvironment() {
+		name, value, _ := strings.Cut(variable, "=")
+		t.Setenv(name, value)
+	}
 	const (
 		given    = bellhop.ReceiptAcknowledged
 		presumed = bellhop.ReceiptAckPresumed
@@ -61,7 +66,6 @@ func TestReceipts(t *testing.T) {
 	} {
 		for _, name := range row.names {
 			t.Run(name, func(t *testing.T) {
-				t.Parallel()
 				for _, try := range []struct {
 					answers []string
 					want    bellhop.ReceiptState
@@ -70,7 +74,7 @@ func TestReceipts(t *testing.T) {
 					if row.ends {
 						attempts--
 					}
-					receipt, calls := deliver(t, row.status, try.answers)
+					receipt, calls := deliverTo(t, row.status, try.answers)
 					if receipt.State != try.want || receipt.Attempts != attempts || calls != attempts {
 						t.Errorf("%q: after %d calls the receipt is %+v, want %s after %d", try.answers, calls, receipt, try.want, attempts)
 					}
@@ -79,7 +83,6 @@ func TestReceipts(t *testing.T) {
 		}
 	}
 	t.Run("ClosedAfterTrouble", func(t *testing.T) {
-		t.Parallel()
 		for _, row := range []struct {
 			answers []string
 			want    bellhop.ReceiptState
@@ -88,15 +91,15 @@ func TestReceipts(t *testing.T) {
 			{[]string{breaks, "AccessDeniedException", "TaskTimedOut"}, presumed, "what was unknown stays so"},
 			{[]string{"AccessDeniedException", "ThrottlingException", "TaskTimedOut"}, lost, "nothing was ever applied"},
 		} {
-			if receipt, _ := deliver(t, 400, row.answers); receipt.State != row.want {
+			if receipt, _ := deliverTo(t, 400, row.answers); receipt.State != row.want {
 				t.Errorf("%s: %q: the receipt is %+v, want %s", row.reason, row.answers, receipt, row.want)
 			}
 		}
 	})
 }
 
-// deliver lets Temporal repeat the delivery of one callback to a service that gives these answers, the last for ever.
-func deliver(t *testing.T, status int, answers []string) (receipt bellhop.Receipt, calls int) {
+// deliverTo lets Temporal repeat the delivery of one callback to a service that gives these answers, the last for ever.
+func deliverTo(t *testing.T, status int, answers []string) (receipt bellhop.Receipt, calls int) {
 	t.Helper()
 	var called atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -132,7 +135,7 @@ func deliver(t *testing.T, status int, answers []string) (receipt bellhop.Receip
 		})
 		var receipt bellhop.Receipt
 		err := workflow.ExecuteActivity(ctx, acts.Deliver, activities.Delivery{
-			Callback:   bellhop.Callback{Target: "machines", Address: address()},
+			Callback:   bellhop.Callback{Target: "machines", Address: json.RawMessage(`{"task_token": "AQCEAAAAKgAAAAMAAAAAAAAAAbellhop"}`)},
 			CallbackID: "op-1/succeeded", Event: bellhop.EventProvisioned, State: bellhop.Succeeded,
 			Outcome: json.RawMessage(`{"state":"succeeded"}`), ReachedAt: time.Now(),
 		}).Get(ctx, &receipt)
