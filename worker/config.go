@@ -41,6 +41,8 @@ type Config struct {
 	Providers map[string]json.RawMessage `json:"providers"`
 	// Targets are who is called back, by the name that callbacks use. Default: one, "temporal", of type temporal.
 	Targets map[string]json.RawMessage `json:"targets"`
+	// StepFunctionsActivities are the activities of Step Functions whose tasks are operations to start. Default: none.
+	StepFunctionsActivities []stepfunctions.Activity `json:"step_functions_activities"`
 	// Backstop is how often an operation that waits is observed although no watcher said anything.
 	Backstop BackstopConfig `json:"backstop"`
 	// Limits bound what the worker takes on at once.
@@ -233,6 +235,7 @@ type parts struct {
 	targets  map[string]bridge.Target
 	// limits are those of the targets, by the same names.
 	limits  map[string]bridge.Limits
+	pollers []*stepfunctions.Poller
 	closers []func() error
 }
 
@@ -264,6 +267,16 @@ func (c *Config) build() (*parts, error) {
 			faults.Add(path, "the name %s", err)
 		}
 		made.addTarget(name, c.Targets[name], path, &faults)
+	}
+	for i, activity := range c.StepFunctionsActivities {
+		path := fmt.Sprintf("step_functions_activities[%d]", i)
+		if !faults.Note(path, activity.Check(made.targets)) {
+			through, _ := made.targets[activity.Target].(*stepfunctions.Target)
+			made.pollers = append(made.pollers, &stepfunctions.Poller{Activity: activity, Through: through})
+		}
+		if slices.ContainsFunc(c.StepFunctionsActivities[:i], func(a stepfunctions.Activity) bool { return a.ARN == activity.ARN }) {
+			faults.Add(path+".arn", "is given twice")
+		}
 	}
 	if err := faults.Err(); err != nil {
 		made.close()

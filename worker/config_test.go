@@ -62,6 +62,18 @@ targets:
 			`targets.smoke.type: must be "temporal", "stepfunctions", "restate" or "webhook"`, "targets.hook.url: is required",
 			"targets.hook.content: must be", "targets.hook.key_file: is required", "targets.r.ingress: is required", "targets.t.names: is not a known field",
 		}},
+		{"faults of activities, and of what they name", `
+targets:
+  machines: {type: stepfunctions, region: eu-central-1}
+step_functions_activities:
+- {target: nobody, polls: 5000}
+- {arn: "arn:aws:states:eu-central-1:123456789012:activity:a", target: machines, verb: run}
+- {arn: "arn:aws:states:eu-central-1:123456789012:activity:a", target: machines}
+`, []string{
+			"step_functions_activities[0].arn: is required", "step_functions_activities[0].target: must name a target of type stepfunctions",
+			"step_functions_activities[0].polls: must be 1 to 1000",
+			"step_functions_activities[1].verb: must be", "step_functions_activities[2].arn: is given twice",
+		}},
 		{"a key given twice, of which YAML would take the last", "drain: 1s\ndrain: 2s\n", []string{"drain"}},
 		{"no YAML at all", "providers: [", []string{"worker.yaml"}},
 	} {

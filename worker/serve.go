@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync"
 	"time"
 
 	"go.temporal.io/sdk/activity"
@@ -69,6 +70,8 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 		return err
 	}
 	defer server.stop()
+	// Told to stop, it stops to ask for tasks while the worker drains.
+	defer made.pollActivities(ctx, config, ops, logger)()
 	fatal := make(chan error, 1)
 	w := newWorker(connection, config, made, ops, fatal)
 	if err := w.Start(); err != nil {
@@ -202,6 +205,21 @@ func (p *parts) connectTargets(own client.Client, namespace string, logger *slog
 		})
 	}
 	return closeAll, nil
+}
+
+// pollActivities takes tasks of Step Functions until ctx ends; the function that it returns ends it too, and waits for
+// the polls that are still open.
+func (p *parts) pollActivities(ctx context.Context, config Config, ops bridge.Operations, logger *slog.Logger) func() {
+	ctx, stop := context.WithCancel(ctx)
+	var polling sync.WaitGroup
+	for _, poller := range p.pollers {
+		poller.Start, poller.Drain, poller.Log = ops.Start, time.Duration(config.Drain), logger
+		polling.Go(func() { poller.Run(ctx) })
+	}
+	return func() {
+		stop()
+		polling.Wait()
+	}
 }
 
 func newLogger(config LogConfig, stderr io.Writer) *slog.Logger {

@@ -7,7 +7,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -40,10 +42,28 @@ type call struct {
 	body   map[string]string
 }
 
+// recorded are the calls that a service got.
+type recorded struct {
+	mu    sync.Mutex
+	calls []call
+}
+
+func (r *recorded) add(c call) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.calls = append(r.calls, c)
+}
+
+func (r *recorded) all() []call {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.calls)
+}
+
 // service answers every call alike: with an error's name, a status, or nothing at all.
-func service(t *testing.T, status int, name string) (*stepfunctions.Target, *[]call) {
+func service(t *testing.T, status int, name string) (*stepfunctions.Target, *recorded) {
 	t.Helper()
-	var calls []call
+	calls := &recorded{}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var c call
 		text, err := io.ReadAll(r.Body)
@@ -54,7 +74,7 @@ func service(t *testing.T, status int, name string) (*stepfunctions.Target, *[]c
 			t.Errorf("what came cannot be read: %s", err)
 		}
 		c.action = strings.TrimPrefix(r.Header.Get("X-Amz-Target"), "AWSStepFunctions.")
-		calls = append(calls, c)
+		calls.add(c)
 		if status == 0 {
 			panic(http.ErrAbortHandler) // the connection breaks
 		}
@@ -71,7 +91,7 @@ func service(t *testing.T, status int, name string) (*stepfunctions.Target, *[]c
 	if err != nil {
 		t.Fatal(err)
 	}
-	return target, &calls
+	return target, calls
 }
 
 func address() json.RawMessage { return json.RawMessage(`{"task_token": "` + token + `"}`) }
@@ -122,7 +142,7 @@ func TestTaskIsCompleted(t *testing.T) {
 			} else {
 				want.body["error"], want.body["cause"] = "IMAGE_PULL_FAILED", string(m.Body)
 			}
-			if diff := cmp.Diff([]call{want}, *calls, cmp.AllowUnexported(call{})); diff != "" {
+			if diff := cmp.Diff([]call{want}, calls.all(), cmp.AllowUnexported(call{})); diff != "" {
 				t.Errorf("the service was called (-want +got):\n%s", diff)
 			}
 		})
@@ -153,7 +173,7 @@ func TestSizes(t *testing.T) {
 					if got := target.Deliver(t.Context(), address(), m); got.Verdict != bridge.Acknowledged {
 						t.Fatalf("the verdict is %+v", got)
 					}
-					got := (*calls)[0].body[limit.field]
+					got := calls.all()[0].body[limit.field]
 					if over <= 0 && got != string(m.Body) {
 						t.Errorf("what fits was changed: %d bytes became %d", len(m.Body), len(got))
 					}
@@ -183,7 +203,7 @@ func TestMetadataThatDoesNotFit(t *testing.T) {
 		t.Fatalf("the verdict is %+v", got)
 	}
 	var got bellhop.Outcome
-	if err := json.Unmarshal([]byte((*calls)[0].body["cause"]), &got); err != nil {
+	if err := json.Unmarshal([]byte(calls.all()[0].body["cause"]), &got); err != nil {
 		t.Fatal(err)
 	}
 	if got.ResourceIDs.ServiceARN == "" || got.Error == nil || got.Error.Message == "" || got.Metadata != nil {
@@ -230,8 +250,8 @@ func TestAnswers(t *testing.T) {
 				if got.Err != nil && (!strings.Contains(got.Err.Error(), name) || strings.Contains(got.Err.Error(), token)) {
 					t.Errorf("the error is %q, want it to name %s and no token", got.Err, name)
 				}
-				if len(*calls) != 1 {
-					t.Errorf("the service was called %d times in one attempt", len(*calls))
+				if len(calls.all()) != 1 {
+					t.Errorf("the service was called %d times in one attempt", len(calls.all()))
 				}
 			})
 		}

@@ -1,0 +1,358 @@
+package stepfunctions
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sfn"
+	"github.com/cenkalti/backoff/v5"
+
+	"bellhop"
+	"bellhop/bridge"
+)
+
+// Activity is an entry under step_functions_activities: an activity of Step Functions whose tasks are operations. The
+// task's input is the operation; its token becomes the address of a callback, by which the operation ends the task.
+type Activity struct {
+	// ARN names the activity, "arn:aws:states:REGION:ACCOUNT:activity:NAME". Required.
+	ARN string `json:"arn"`
+	// Target names the entry under targets, of type stepfunctions, that completes the tasks. The activity is polled with
+	// its region, role and endpoint too. Required.
+	Target string `json:"target"`
+	// Verb is what the activity's tasks do: "provision", "update" or "delete". Default: what a task's input says in
+	// operation_type.
+	Verb bellhop.Verb `json:"verb"`
+	// Tenant is whose compute the activity's tasks may touch; an input need not name it then. Default: that of the input,
+	// so whoever may start a state machine with the activity can act for any tenant.
+	Tenant string `json:"tenant"`
+	// Polls is how many tasks are asked for at once, 1 to 1000. A poll is kept open for a minute. AWS advises 100 and
+	// more where many tasks are started in a second. Default 4.
+	Polls int `json:"polls"`
+	// Heartbeat is how often a task is told that it is still being worked for, "1s" to "1h", so that its state may have
+	// HeartbeatSeconds: three times as long is a good measure. A task's input may ask for another. Default "0s": never.
+	Heartbeat bellhop.Duration `json:"heartbeat"`
+}
+
+// CodeOperationConflict is the error of a task whose input names an operation that exists and is another one, or belongs
+// to another task.
+const CodeOperationConflict bellhop.Code = "OPERATION_CONFLICT"
+
+const (
+	defaultPolls = 4
+	maxPolls     = 1000 // of one activity, as AWS has it
+	// pollTimeout is more than the minute for which the service keeps a poll open.
+	pollTimeout = 70 * time.Second
+	// maxPause bounds the wait between two tries of whatever failed.
+	maxPause = time.Minute
+)
+
+var arnPattern = regexp.MustCompile(`^arn:aws[a-z-]*:states:([a-z0-9-]+):[0-9]{12}:activity:[A-Za-z0-9_.-]{1,80}$`)
+
+// Check says what is wrong with the entry, as [bellhop.Faults], where targets are those that it may name.
+func (a Activity) Check(targets map[string]bridge.Target) error {
+	var faults bellhop.Faults
+	region := ""
+	parts := arnPattern.FindStringSubmatch(a.ARN)
+	switch {
+	case a.ARN == "":
+		faults.Add("arn", "is required")
+	case len(parts) != 2:
+		faults.Add("arn", "must be the ARN of an activity, arn:aws:states:REGION:ACCOUNT:activity:NAME")
+	default:
+		region = parts[1]
+	}
+	target, ok := targets[a.Target].(*Target)
+	switch {
+	case a.Target == "":
+		faults.Add("target", "is required")
+	case !ok:
+		faults.Add("target", "must name a target of type stepfunctions")
+	case region != "" && region != target.client.Options().Region:
+		faults.Add("target", "is in %s, the activity in %s: a task token is good in its own region only",
+			target.client.Options().Region, region)
+	}
+	if a.Verb != "" && !slices.Contains(bellhop.Verbs(), a.Verb) {
+		faults.Add("verb", `must be "provision", "update" or "delete", or be left out`)
+	}
+	if a.Tenant != "" {
+		faults.Note("tenant", bellhop.CheckName(a.Tenant))
+	}
+	if a.Polls < 0 || a.Polls > maxPolls {
+		faults.Add("polls", "must be 1 to %d", maxPolls)
+	}
+	if beat := time.Duration(a.Heartbeat); beat != 0 && (beat < bellhop.MinHeartbeat || beat > bellhop.MaxHeartbeat) {
+		faults.Add("heartbeat", "must be 1s to 1h")
+	}
+	return faults.Err()
+}
+
+// Poller starts the operations that an activity's tasks ask for.
+type Poller struct {
+	Activity
+	// Through is the target that the activity names.
+	Through *Target
+	// Start starts an operation, as [bridge.Operations] does.
+	Start func(ctx context.Context, id string, verb bellhop.Verb, input []byte) (before bool, err error)
+	// Drain is how long polls that are open, and tasks that they bring, may take once the poller is told to stop.
+	Drain time.Duration
+	Log   *slog.Logger
+
+	mu      sync.Mutex
+	trouble string
+}
+
+// Run polls until ctx ends. Then it asks for no further tasks, but waits for those that it has asked for: a task that is
+// given to a poll that has been dropped is lost until its state times out.
+func (p *Poller) Run(ctx context.Context) {
+	working, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(p.Drain, cancel) })()
+	if p.Log == nil {
+		p.Log = slog.New(slog.DiscardHandler)
+	}
+	p.Log = p.Log.With("activity", p.ARN)
+	polls := p.Polls
+	if polls == 0 {
+		polls = defaultPolls
+	}
+	var polling sync.WaitGroup
+	for range polls {
+		polling.Go(func() {
+			for ctx.Err() == nil {
+				if token, input, ok := p.poll(ctx, working); ok {
+					p.take(working, token, input)
+				}
+			}
+		})
+	}
+	polling.Wait()
+}
+
+// poll asks for a task, again and again until there is one or ctx ends.
+func (p *Poller) poll(ctx, working context.Context) (token, input string, ok bool) {
+	ask := func() (*sfn.GetActivityTaskOutput, error) {
+		if ctx.Err() != nil {
+			return nil, backoff.Permanent(ctx.Err())
+		}
+		within, cancel := context.WithTimeout(working, pollTimeout)
+		defer cancel()
+		task, err := p.Through.client.GetActivityTask(within, &sfn.GetActivityTaskInput{
+			ActivityArn: &p.ARN, WorkerName: aws.String("bellhop"),
+		})
+		if working.Err() != nil {
+			return nil, backoff.Permanent(working.Err())
+		}
+		p.tell(err)
+		return task, err
+	}
+	task, err := backoff.Retry(ctx, ask, backoff.WithBackOff(pauses()), backoff.WithMaxElapsedTime(0))
+	if err != nil || aws.ToString(task.TaskToken) == "" {
+		return "", "", false
+	}
+	return *task.TaskToken, aws.ToString(task.Input), true
+}
+
+// tell logs trouble with the polls once, and its end.
+func (p *Poller) tell(err error) {
+	now := ""
+	if err != nil {
+		now = classify(err).Err.Error()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case now == p.trouble:
+	case now != "":
+		p.Log.Warn("the activity cannot be polled; it is tried again", "error", now)
+	default:
+		p.Log.Info("the activity is polled again")
+	}
+	p.trouble = now
+}
+
+// take starts the operation of a task, however long that takes, or fails the task if there is none in its input.
+func (p *Poller) take(ctx context.Context, token, input string) {
+	ask, failure := p.read(token, []byte(input))
+	if failure == nil {
+		start := func() (bool, error) {
+			before, err := p.Start(ctx, ask.id, ask.verb, ask.input)
+			if _, refused := errors.AsType[bellhop.Faults](err); refused || errors.Is(err, bellhop.ErrConflict) {
+				err = backoff.Permanent(err)
+			}
+			return before, err
+		}
+		_, err := backoff.Retry(ctx, start, backoff.WithBackOff(pauses()), backoff.WithMaxElapsedTime(0),
+			backoff.WithNotify(func(err error, in time.Duration) {
+				p.Log.Warn("a task's operation cannot be started yet", "operation", ask.id, "error", err, "again_in", in)
+			}))
+		faults, refused := errors.AsType[bellhop.Faults](err)
+		switch {
+		case err == nil:
+			p.Log.Debug("a task's operation is started", "operation", ask.id)
+			return
+		case refused:
+			failure = bellhop.InvalidOperation(faults)
+		case errors.Is(err, bellhop.ErrConflict):
+			failure = conflict(ask.id)
+		default:
+			p.Log.Error("the worker ends before a task's operation could be started; the task ends when its state times out",
+				"operation", ask.id, "error", err)
+			return
+		}
+	}
+	p.fail(ctx, token, ask, failure)
+}
+
+func conflict(id string) *bellhop.Failure {
+	return &bellhop.Failure{
+		Code: CodeOperationConflict,
+		Message: fmt.Sprintf("operation %s exists and is another one, or an earlier try's; leave operation_id out, or make it differ from "+
+			"try to try with $$.State.RetryCount", id),
+		RequiresIntervention: true,
+	}
+}
+
+// fail fails a task that asked for no operation that can be started.
+func (p *Poller) fail(ctx context.Context, token string, ask request, failure *bellhop.Failure) {
+	now := time.Now().UTC()
+	outcome := bellhop.Outcome{
+		SchemaVersion: bellhop.SchemaVersion, CallbackID: bellhop.CallbackID(ask.id, bellhop.Failed), Event: bellhop.EventFailed,
+		OperationID: ask.id, OperationType: ask.verb, TenantID: ask.tenant, Resource: ask.resource, Provider: ask.provider,
+		State: bellhop.Failed, Error: failure, RequestedAt: now, FinishedAt: now,
+	}
+	body, err := json.Marshal(outcome)
+	if err != nil {
+		p.Log.Error("a task cannot be failed", "operation", ask.id, "error", err)
+		return
+	}
+	message := bridge.Message{
+		ID: outcome.CallbackID, Event: outcome.Event, State: outcome.State, ReachedAt: now, Failures: bellhop.AsError, Body: body,
+	}
+	end := func() (bool, error) {
+		within, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		switch result := p.Through.Deliver(within, taskAddress(token), message); result.Verdict {
+		case bridge.Acknowledged, bridge.Closed: // closed by an earlier try, or by its state
+			return true, nil
+		case bridge.Undeliverable:
+			return false, backoff.Permanent(result.Err)
+		default:
+			return false, result.Err
+		}
+	}
+	if _, err := backoff.Retry(ctx, end, backoff.WithBackOff(pauses()), backoff.WithMaxElapsedTime(0)); err != nil {
+		p.Log.Error("a task cannot be failed; it ends when its state times out", "operation", ask.id, "code", failure.Code, "error", err)
+		return
+	}
+	p.Log.Info("a task is refused", "operation", ask.id, "code", failure.Code)
+}
+
+// request is an operation that a task asks for.
+type request struct {
+	id                         string
+	verb                       bellhop.Verb
+	tenant, resource, provider string
+	input                      []byte
+}
+
+// read makes a task's input into the input of an operation that ends the task. The operation's id is the input's, or
+// else follows from the token: each try of a state has a token of its own, and so each is an operation of its own.
+func (p *Poller) read(token string, input []byte) (request, *bellhop.Failure) {
+	var members map[string]json.RawMessage
+	_ = json.Unmarshal(input, &members) //nolint:errcheck // ParseOperation says what is wrong
+	sum := sha256.Sum256([]byte(token))
+	ask := request{id: "sfn-" + hex.EncodeToString(sum[:16]), verb: p.Verb}
+	_ = json.Unmarshal(members["operation_id"], &ask.id) //nolint:errcheck // as above
+	var faults bellhop.Faults
+	if ask.verb == "" {
+		_ = json.Unmarshal(members["operation_type"], &ask.verb) //nolint:errcheck // as above
+	}
+	if ask.verb == "" && members != nil {
+		faults.Add("operation_type", `is required: "provision", "update" or "delete"`)
+		ask.verb = bellhop.Provision // to find what else is wrong
+	}
+	op, err := bellhop.ParseOperation(ask.id, ask.verb, time.Time{}, input)
+	faults.Note("", err)
+	if p.Tenant != "" && members != nil {
+		switch op.TenantID {
+		case p.Tenant:
+		case "":
+			members["tenant_id"], op.TenantID = json.RawMessage(strconv.Quote(p.Tenant)), p.Tenant
+			faults = slices.DeleteFunc(faults, func(f bellhop.Fault) bool { return f.Path == "tenant_id" && f.Problem == "is required" })
+		default:
+			faults.Add("tenant_id", "must be %q, for which this activity is, or be left out", p.Tenant)
+		}
+	}
+	ask.tenant, ask.resource, ask.provider = op.TenantID, op.Resource, op.Provider
+	callbacks := p.callbacks(members["callbacks"], token, &faults)
+	if err := faults.Err(); err != nil {
+		sorted, _ := errors.AsType[bellhop.Faults](err)
+		return ask, bellhop.InvalidOperation(sorted)
+	}
+	members["callbacks"] = callbacks
+	if ask.input, err = json.Marshal(members); err != nil {
+		return ask, bellhop.Fail(bellhop.CodeInternal, "encode operation: %s", err)
+	}
+	return ask, nil
+}
+
+// callbacks adds the task to the callbacks of its input, or completes the one that stands for it: the one for the
+// activity's target that has no address.
+func (p *Poller) callbacks(given json.RawMessage, token string, faults *bellhop.Faults) json.RawMessage {
+	var callbacks []map[string]json.RawMessage
+	_ = json.Unmarshal(given, &callbacks) //nolint:errcheck // ParseOperation says what is wrong
+	var found bool
+	for i, callback := range callbacks {
+		var target string
+		_ = json.Unmarshal(callback["target"], &target) //nolint:errcheck // as above
+		if target != p.Target || callback["address"] != nil {
+			continue
+		}
+		if found {
+			faults.Add(fmt.Sprintf("callbacks[%d]", i), "is a second one for the task")
+		}
+		if callback["states"] != nil {
+			faults.Add(fmt.Sprintf("callbacks[%d].states", i), "must be left out: the task ends when the operation does")
+		}
+		found = true
+		p.complete(callback, token)
+	}
+	if !found {
+		task := map[string]json.RawMessage{"target": json.RawMessage(strconv.Quote(p.Target))}
+		p.complete(task, token)
+		callbacks = append(callbacks, task)
+	}
+	text, err := json.Marshal(callbacks)
+	faults.Note("callbacks", err)
+	return text
+}
+
+func (p *Poller) complete(callback map[string]json.RawMessage, token string) {
+	callback["address"] = taskAddress(token)
+	if callback["heartbeat"] == nil && p.Heartbeat != 0 {
+		callback["heartbeat"] = json.RawMessage(strconv.Quote(p.Heartbeat.String()))
+	}
+}
+
+func taskAddress(token string) json.RawMessage {
+	address, _ := json.Marshal(Address{TaskToken: token}) //nolint:errcheck,errchkjson // a string can be encoded
+	return address
+}
+
+// pauses are the waits between two tries of whatever failed.
+func pauses() backoff.BackOff {
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval, b.Multiplier, b.MaxInterval = time.Second, 2, maxPause
+	return b
+}
