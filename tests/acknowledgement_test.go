@@ -290,7 +290,7 @@ func TestFaultDuplicateStorm(t *testing.T) {
 		callbacks = append(callbacks, fmt.Sprintf(`{"target": "shop-%d"}`, i))
 	}
 	b.work(b.config(noBackstop, targets))
-	storms := count(3, 100)
+	storms := count(2, 100)
 	ids := b.begins(storms, "storm", func(_ int, id string) string { return provision(id, strings.Join(callbacks, ", ")) })
 	for _, id := range ids {
 		for _, receipt := range b.closed(id).Callbacks {
