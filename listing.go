@@ -25,7 +25,9 @@ type Report struct {
 
 // Filter says which operations to list; an empty field asks for all.
 type Filter struct {
-	Tenant   string
+	Tenant string
+	// Tenants asks for those of any of them.
+	Tenants  []string
 	Resource string
 	Provider string
 	State    State

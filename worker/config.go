@@ -20,6 +20,7 @@ import (
 	"bellhop/activities/docker"
 	"bellhop/activities/simulated"
 	"bellhop/bridge"
+	"bellhop/bridge/httpapi"
 	"bellhop/bridge/restate"
 	"bellhop/bridge/stepfunctions"
 	"bellhop/bridge/webhook"
@@ -41,6 +42,8 @@ type Config struct {
 	Providers map[string]json.RawMessage `json:"providers"`
 	// Targets are who is called back, by the name that callbacks use. Default: one, "temporal", of type temporal.
 	Targets map[string]json.RawMessage `json:"targets"`
+	// API serves bellhop over HTTP, for callers that have no other way in. Default: it is not served.
+	API *httpapi.Config `json:"api"`
 	// Backstop is how often an operation that waits is observed although no watcher said anything.
 	Backstop BackstopConfig `json:"backstop"`
 	// Limits bound what the worker takes on at once.
@@ -210,6 +213,9 @@ func (c *Config) check(faults *bellhop.Faults) {
 		if t.Sample != nil && (*t.Sample < 0 || *t.Sample > 1) {
 			faults.Add("tracing.sample", "must be 0 to 1")
 		}
+	}
+	if c.API != nil {
+		faults.Note("api", c.API.Check())
 	}
 	if c.Log.Format != "text" && c.Log.Format != "json" {
 		faults.Add("log.format", `must be "text" or "json"`)
