@@ -2,6 +2,7 @@ package operations
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -32,6 +33,8 @@ type past struct {
 	seen bellhop.Observation
 	// receipts are the callbacks that were begun to be delivered, by index.
 	receipts map[int]bellhop.Receipt
+	// outcome is how the operation ended, as it is told to callbacks that ask for it; nil while it is not.
+	outcome *bellhop.Outcome
 	// last is the event that closed the workflow, if it is closed.
 	last *historypb.HistoryEvent
 
@@ -88,6 +91,11 @@ func (p *past) note(event *historypb.HistoryEvent) {
 			p.receipts[callback] = bellhop.Receipt{
 				State:      bellhop.ReceiptDelivering,
 				CallbackID: bellhop.CallbackID(p.id, state),
+			}
+			var delivery activities.Delivery
+			var outcome bellhop.Outcome
+			if state.Terminal() && decode(attributes.GetInput(), &delivery) && json.Unmarshal(delivery.Outcome, &outcome) == nil {
+				p.outcome = &outcome
 			}
 		}
 	case enumspb.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:

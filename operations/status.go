@@ -134,11 +134,15 @@ func (c *Client) recall(ctx context.Context, found *workflowservice.DescribeWork
 		status.StartedAt = reached[1].At
 		status.DurationMS = reached[len(reached)-1].At.Sub(status.StartedAt).Milliseconds()
 	}
-	if last := past.transitions[len(past.transitions)-1]; !status.State.Terminal() {
-		status.State = last.State
-	}
-	if closed(found) {
+	switch {
+	case closed(found):
 		status.Outcome = outcomeOf(past.last, id, status.Outcome)
+	case past.outcome != nil: // its callers are still being rung
+		status.Outcome = *past.outcome
+	default:
+		status.State = past.transitions[len(past.transitions)-1].State
+	}
+	if status.State.Terminal() {
 		status.Transitions = append(status.Transitions, bellhop.Transition{State: status.State, At: status.FinishedAt})
 		if status.Error != nil {
 			status.Progress.Message = ""

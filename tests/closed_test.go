@@ -4,6 +4,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.temporal.io/api/workflowservice/v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"bellhop"
 	"bellhop/workflows"
@@ -26,4 +29,34 @@ func TestClosedOperationsAreToldFromTheirHistory(t *testing.T) {
 		require.Equal(r, want, report.Status)
 		require.Equal(r, s.state, report.State)
 	})
+}
+
+// TestOperationsAreToldWithoutAWorker has every worker die while an operation waits and while the caller of another cannot be
+// reached.
+func TestOperationsAreToldWithoutAWorker(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	proxy, config, env := b.through()
+	proxy.Hook(func(*workflowservice.SignalWorkflowExecutionRequest, func() error) error {
+		return status.Error(codes.Unavailable, "nobody is there")
+	})
+	w := b.work(config, env)
+	b.begin("waiting", "caller", `{"ready_after": "1h"}`)
+	b.begin("ringing", "caller", `{"fail": {"code": "QUOTA_EXCEEDED", "at": "ask"}}`)
+	b.until("one waits", func() bool { return b.status("waiting").State == bellhop.Running })
+	b.until("one has failed and rings in vain", func() bool {
+		return b.status("ringing").State == bellhop.Failed && b.status("ringing").Callbacks[0].Attempts > 1
+	})
+	waiting, ringing := b.status("waiting"), b.status("ringing")
+	w.Kill()
+	for _, want := range []bellhop.Status{waiting, ringing} {
+		report, err := b.ops.Status(b.ctx, want.OperationID)
+		require.NoError(t, err)
+		require.Error(t, report.Silence)
+		require.Equal(t, want.Outcome, report.Outcome)
+		require.Equal(t, want.Progress, report.Progress)
+		require.Equal(t, want.Transitions, report.Transitions)
+		require.Equal(t, want.Callbacks[0].CallbackID, report.Callbacks[0].CallbackID)
+		require.Equal(t, want.Callbacks[0].State, report.Callbacks[0].State)
+	}
 }
