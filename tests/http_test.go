@@ -215,7 +215,9 @@ func TestPollingOverHTTP(t *testing.T) {
 	c := b.caller(w, acme)
 
 	c.status(http.StatusAccepted, "POST", "/v1/operations", order("slow", "acme", `{"ready_after": "1h"}`, ""))
-	b.until("it is running", func() bool { return c.status(http.StatusOK, "GET", "/v1/operations/slow?refresh=false", "").State == bellhop.Running })
+	b.until("it is running", func() bool {
+		return c.status(http.StatusOK, "GET", "/v1/operations/slow?refresh=false", "").State == bellhop.Running
+	})
 	began := time.Now()
 	status := c.status(http.StatusOK, "GET", "/v1/operations/slow?wait=1s", "")
 	require.Equal(t, bellhop.Running, status.State, "the time is up")

@@ -43,7 +43,7 @@ type Config struct {
 	// Targets are who is called back, by the name that callbacks use. Default: one, "temporal", of type temporal.
 	Targets map[string]json.RawMessage `json:"targets"`
 	// API serves bellhop over HTTP, for callers that have no other way in. Default: it is not served.
-	API *httpapi.Config `json:"api"`
+	API *APIConfig `json:"api"`
 	// Backstop is how often an operation that waits is observed although no watcher said anything.
 	Backstop BackstopConfig `json:"backstop"`
 	// Limits bound what the worker takes on at once.
@@ -57,6 +57,9 @@ type Config struct {
 	// Log is how and what is logged, to standard error.
 	Log LogConfig `json:"log"`
 }
+
+// APIConfig is how the API is served.
+type APIConfig = httpapi.Config
 
 // BackstopConfig says how often an operation that waits is observed although no watcher said anything.
 type BackstopConfig struct {
