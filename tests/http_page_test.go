@@ -23,7 +23,7 @@ func httpPage(t *testing.T) (page string, blocks []string) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(peers.Root(), "docs", "http.md"))
 	require.NoError(t, err)
-	for _, block := range regexp.MustCompile(`(?m)(^    .*\n|^\n)+`).FindAllString(string(text), -1) {
+	for _, block := range regexp.MustCompile(`(?m)(^ {4}.*\n|^\n)+`).FindAllString(string(text), -1) {
 		if block = strings.ReplaceAll(strings.Trim(block, "\n"), "\n    ", "\n"); strings.HasPrefix(block, "    ") {
 			blocks = append(blocks, block[4:])
 		}
@@ -139,14 +139,14 @@ func (c *httpCaller) runStateMachine(definition, image string) {
 		return got
 	}
 	first := machine.States[machine.StartAt]
-	if got := call(machine.StartAt); strings.Contains(image, " ") {
+	got := call(machine.StartAt)
+	if strings.Contains(image, " ") {
 		require.Equal(c, http.StatusUnprocessableEntity, got.code)
 		require.Equal(c, "Fail", machine.States[first.Catch[0].Next].Type)
 		return
-	} else {
-		require.Equal(c, http.StatusAccepted, got.code, string(got.body))
 	}
-	got := call(first.Next)
+	require.Equal(c, http.StatusAccepted, got.code, string(got.body))
+	got = call(first.Next)
 	require.Equal(c, http.StatusOK, got.code)
 	require.Contains(c, string(got.body), `"state":"succeeded"`)
 	require.Contains(c, string(got.body), `"finished_at"`)

@@ -100,9 +100,9 @@ func (c *httpCaller) call(code int, method, path, body string) answer {
 
 func (c *httpCaller) status(code int, method, path, body string) bellhop.Status {
 	c.Helper()
-	var status bellhop.Status
-	require.NoError(c, bellhop.DecodeStrict(c.call(code, method, path, body).body, &status))
-	return status
+	var got bellhop.Status
+	require.NoError(c, bellhop.DecodeStrict(c.call(code, method, path, body).body, &got))
+	return got
 }
 
 // refused calls the API and expects a problem.
@@ -219,8 +219,7 @@ func TestPollingOverHTTP(t *testing.T) {
 		return c.status(http.StatusOK, "GET", "/v1/operations/slow?refresh=false", "").State == bellhop.Running
 	})
 	began := time.Now()
-	status := c.status(http.StatusOK, "GET", "/v1/operations/slow?wait=1s", "")
-	require.Equal(t, bellhop.Running, status.State, "the time is up")
+	require.Equal(t, bellhop.Running, c.status(http.StatusOK, "GET", "/v1/operations/slow?wait=1s", "").State, "the time is up")
 	require.GreaterOrEqual(t, time.Since(began), time.Second)
 
 	observations := func() int {
@@ -305,8 +304,11 @@ func TestTenantsOverHTTP(t *testing.T) {
 
 	nothing := acmes.refused(httpapi.CodeNotFound, "GET", "/v1/operations/nothing", "")
 	for _, request := range [][2]string{
-		{"GET", "/v1/operations/acme-0"}, {"GET", "/v1/operations/acme-0?wait=60s"},
-		{"POST", "/v1/operations/acme-0/cancel"}, {"POST", "/v1/operations/acme-0/redeliver"}, {"POST", "/v1/operations/acme-0/redeliver?target=x"},
+		{"GET", "/v1/operations/acme-0"},
+		{"GET", "/v1/operations/acme-0?wait=60s"},
+		{"POST", "/v1/operations/acme-0/cancel"},
+		{"POST", "/v1/operations/acme-0/redeliver"},
+		{"POST", "/v1/operations/acme-0/redeliver?target=x"},
 	} {
 		require.Equal(t, nothing, rivals.refused(httpapi.CodeNotFound, request[0], request[1], ""), "another's operation is none")
 	}

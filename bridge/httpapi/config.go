@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 
 	"bellhop"
 )
@@ -77,10 +78,11 @@ func (c *Config) Check() error {
 		if token.Name != "" && names[token.Name] {
 			faults.Add(path+".name", "%q is given twice", token.Name)
 		}
-		if token.SHA256 != "" && hashes[token.SHA256] {
+		hash := strings.ToLower(token.SHA256)
+		if hash != "" && hashes[hash] {
 			faults.Add(path+".sha256", "is that of another token")
 		}
-		names[token.Name], hashes[token.SHA256] = true, true
+		names[token.Name], hashes[hash] = true, true
 	}
 	return faults.Err()
 }

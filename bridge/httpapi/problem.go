@@ -3,6 +3,7 @@ package httpapi
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 
 	"bellhop"
@@ -111,9 +112,7 @@ func problemOf(err error) *Problem {
 
 func (p *Problem) write(w http.ResponseWriter) {
 	header := w.Header()
-	for name, values := range p.header {
-		header[name] = values
-	}
+	maps.Copy(header, p.header)
 	header.Set("Content-Type", "application/problem+json")
 	body, err := json.Marshal(p)
 	if err != nil { // it holds nothing that could not be encoded

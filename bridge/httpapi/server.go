@@ -177,10 +177,17 @@ func (s *Server) nowhere(w *recorder, r *http.Request) {
 	w.problem(problem)
 }
 
+// statusGone is what the log and the metrics have of a request whose caller did not wait for the answer.
+const statusGone = 499
+
 // fail answers with a problem. What a caller is not told of it is logged.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if r.Context().Err() != nil {
+		w.WriteHeader(statusGone)
+		return
+	}
 	problem := problemOf(err)
-	if problem.Code == CodeUnavailable && r.Context().Err() == nil {
+	if problem.Code == CodeUnavailable {
 		s.logger.Warn("a request could not be answered", "error", err)
 	}
 	problem.write(w)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -46,9 +47,7 @@ func schemas(root string) ([]byte, error) {
 	for _, document := range []any{
 		bellhop.Operation{}, bellhop.Status{}, httpapi.Page{}, httpapi.Redelivered{}, httpapi.Problem{},
 	} {
-		for name, schema := range reflector.Reflect(document).Definitions {
-			all[name] = schema
-		}
+		maps.Copy(all, reflector.Reflect(document).Definitions)
 	}
 	// What is read strictly takes no other field; what is answered may have more in the future.
 	for _, name := range []string{"Operation", "Spec", "Port", "HealthCheck", "Callback"} {
