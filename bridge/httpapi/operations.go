@@ -163,8 +163,11 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) error {
 
 // wait waits until the operation has ended, the time is up or the server stops.
 func (s *Server) wait(ctx context.Context, id string, within time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, within)
+	// It is cancelled, rather than given a deadline, which a server would also keep by its own clock: an error that comes
+	// a moment before ours says that it is up would be told as one.
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	defer time.AfterFunc(within, cancel).Stop()
 	defer context.AfterFunc(s.stopping, cancel)()
 	_, err := s.ops.Wait(ctx, id)
 	if ctx.Err() != nil {
