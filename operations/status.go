@@ -66,9 +66,20 @@ func (c *Client) query(ctx context.Context, id string) (bellhop.Status, error) {
 	return status, nil
 }
 
-// Refresh has the resource observed now and tells where the operation stands. When it was observed a moment ago, has
-// finished or cannot be refreshed, it is [Client.Status].
+// maxRefreshed is how long the history of an operation may have become by its refreshes, which each add some ten events.
+// Temporal ends a workflow at 51,200, which nobody's polling may bring about.
+const maxRefreshed = 20_000
+
+// Refresh has the resource observed now and tells where the operation stands. When it was observed a moment ago or
+// thousands of times, has finished or cannot be refreshed, it is [Client.Status].
 func (c *Client) Refresh(ctx context.Context, id string) (bellhop.Report, error) {
+	found, err := c.describe(ctx, id)
+	if err != nil {
+		return bellhop.Report{}, err
+	}
+	if closed(found) || found.GetWorkflowExecutionInfo().GetHistoryLength() > maxRefreshed {
+		return c.Status(ctx, id)
+	}
 	updating, cancel := context.WithTimeout(ctx, 2*queryTimeout)
 	defer cancel()
 	handle, err := c.temporal.UpdateWorkflow(updating, client.UpdateWorkflowOptions{
