@@ -18,14 +18,16 @@ var (
 // Report is an operation's status and how it came about.
 type Report struct {
 	Status
-	// Silence is why no worker answered. The status then is what Temporal itself knows: it lacks progress and, while
-	// the operation is under way, resource ids.
+	// Silence is why no worker answered for an operation that is under way. The status then is what Temporal itself has
+	// recorded, which may be behind.
 	Silence error `json:"-"`
 }
 
 // Filter says which operations to list; an empty field asks for all.
 type Filter struct {
-	Tenant   string
+	Tenant string
+	// Tenants asks for those of any of them.
+	Tenants  []string
 	Resource string
 	Provider string
 	State    State

@@ -25,6 +25,13 @@ func query(f bellhop.Filter) string {
 		}
 	}
 	add(workflows.Tenant.GetName(), f.Tenant)
+	if len(f.Tenants) > 0 {
+		tenants := make([]string, len(f.Tenants))
+		for i, tenant := range f.Tenants {
+			tenants[i] = quote(tenant)
+		}
+		terms = append(terms, workflows.Tenant.GetName()+" IN ("+strings.Join(tenants, ", ")+")")
+	}
 	add(workflows.Resource.GetName(), f.Resource)
 	add(workflows.Provider.GetName(), f.Provider)
 	if f.State != "" {

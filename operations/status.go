@@ -9,12 +9,11 @@ import (
 
 	commonpb "go.temporal.io/api/common/v1"
 	enumspb "go.temporal.io/api/enums/v1"
-	failurepb "go.temporal.io/api/failure/v1"
+	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/api/serviceerror"
 	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 
 	"bellhop"
@@ -25,26 +24,25 @@ import (
 // queryTimeout is how long a worker may take to answer a query before the status is told without it.
 const queryTimeout = 3 * time.Second
 
-// Status tells where an operation stands.
+// Status tells where an operation stands. One whose workflow is closed is told from its history, as long as Temporal
+// retains it: to query it would have a worker replay it.
 func (c *Client) Status(ctx context.Context, id string) (bellhop.Report, error) {
 	found, err := c.describe(ctx, id)
 	if err != nil {
 		return bellhop.Report{}, err
 	}
-	status, silence := c.query(ctx, id)
-	if silence != nil {
+	var status bellhop.Status
+	var silence error
+	if !closed(found) {
+		status, silence = c.query(ctx, id)
+	}
+	if closed(found) || silence != nil {
 		if ctx.Err() != nil {
 			return bellhop.Report{}, ctx.Err()
 		}
 		if status, err = c.recall(ctx, found); err != nil {
 			return bellhop.Report{}, err
 		}
-	} else if closed(found) && !status.State.Terminal() {
-		// The workflow was terminated: it cannot know.
-		if status.Outcome, err = c.outcome(ctx, id, status.Outcome); err != nil {
-			return bellhop.Report{}, err
-		}
-		status.Transitions = append(status.Transitions, bellhop.Transition{State: status.State, At: status.FinishedAt})
 	}
 	pending(&status, found.GetPendingActivities())
 	if err := c.redelivered(ctx, &status, closed(found)); err != nil {
@@ -105,16 +103,15 @@ func pending(status *bellhop.Status, tried []*workflowpb.PendingActivityInfo) {
 	}
 }
 
-// recall puts a status together without any worker: from what was asked for, from the deliveries that were settled, and
-// from how the workflow was closed.
+// recall puts a status together without any worker: from what the history of the operation's workflow tells.
 func (c *Client) recall(ctx context.Context, found *workflowservice.DescribeWorkflowExecutionResponse) (bellhop.Status, error) {
 	info := found.GetWorkflowExecutionInfo()
 	id, verb := info.GetExecution().GetWorkflowId(), workflows.VerbOf(info.GetType().GetName())
-	input, receipts, err := c.history(ctx, id)
+	past, err := c.read(ctx, id, verb)
 	if err != nil {
 		return bellhop.Status{}, err
 	}
-	op, _ := bellhop.ParseOperation(id, verb, info.GetStartTime().AsTime(), input) //nolint:errcheck // an operation with faults fails and says so
+	op, _ := bellhop.ParseOperation(id, verb, info.GetStartTime().AsTime(), past.input) //nolint:errcheck // an operation with faults fails and says so
 	status := bellhop.Status{
 		Outcome: bellhop.Outcome{
 			SchemaVersion: bellhop.SchemaVersion,
@@ -124,105 +121,45 @@ func (c *Client) recall(ctx context.Context, found *workflowservice.DescribeWork
 			Resource:      op.Resource,
 			Provider:      op.Provider,
 			State:         visibleState(info),
+			ResourceIDs:   past.seen.ResourceIDs,
+			Endpoints:     past.seen.Endpoints,
 			RequestedAt:   op.RequestedAt,
 			Metadata:      op.Metadata,
 		},
 		Progress:    bellhop.Progress{Desired: op.Spec.Replicas},
-		Transitions: []bellhop.Transition{{State: bellhop.Pending, At: op.RequestedAt}},
+		Transitions: past.transitions,
 		Callbacks:   []bellhop.Receipt{},
 	}
-	for i, callback := range op.Callbacks {
-		receipt := bellhop.Receipt{Target: callback.Target, State: bellhop.ReceiptPending}
-		if settled, ok := receipts[i]; ok {
-			receipt = settled
-			receipt.Target = callback.Target
-		}
-		status.Callbacks = append(status.Callbacks, receipt)
+	if past.seen.Progress != (bellhop.Progress{}) {
+		status.Progress = past.seen.Progress
 	}
-	if closed(found) {
-		if status.Outcome, err = c.outcome(ctx, id, status.Outcome); err != nil {
-			return bellhop.Status{}, err
-		}
+	if reached := past.transitions; len(reached) > 1 {
+		status.StartedAt = reached[1].At
+		status.DurationMS = reached[len(reached)-1].At.Sub(status.StartedAt).Milliseconds()
+	}
+	switch {
+	case closed(found):
+		status.Outcome = outcomeOf(past.last, id, status.Outcome)
+	case past.outcome != nil: // its callers are still being rung
+		status.Outcome = *past.outcome
+	default:
+		status.State = past.transitions[len(past.transitions)-1].State
+	}
+	if status.State.Terminal() {
 		status.Transitions = append(status.Transitions, bellhop.Transition{State: status.State, At: status.FinishedAt})
-		if status.State == bellhop.Succeeded { // which means observed: all of them
-			status.Progress.Ready = status.Progress.Desired
+		if status.Error != nil {
+			status.Progress.Message = ""
 		}
+	}
+	for i, callback := range op.Callbacks {
+		status.Callbacks = append(status.Callbacks, past.receipt(i, callback, status.State))
 	}
 	status.CallbackID = bellhop.CallbackID(id, status.State)
 	status.Event = bellhop.EventFor(verb, status.State)
 	return status, nil
 }
 
-// history reads what the operation's workflow was started with, and the receipts of the deliveries that were settled,
-// by callback.
-func (c *Client) history(ctx context.Context, id string) ([]byte, map[int]bellhop.Receipt, error) {
-	var input []byte
-	scheduled := map[int64]string{} // activity ids by event
-	receipts := map[int]bellhop.Receipt{}
-	events := c.temporal.GetWorkflowHistory(ctx, id, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
-	for events.HasNext() {
-		event, err := events.Next()
-		if err != nil {
-			return nil, nil, fmt.Errorf("read history of %s: %w", id, notFound(err))
-		}
-		switch event.GetEventType() {
-		case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED:
-			input = firstPayload(event.GetWorkflowExecutionStartedEventAttributes().GetInput())
-		case enumspb.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
-			scheduled[event.GetEventId()] = event.GetActivityTaskScheduledEventAttributes().GetActivityId()
-		case enumspb.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
-			completed := event.GetActivityTaskCompletedEventAttributes()
-			abandoned(receipts, scheduled[completed.GetScheduledEventId()], completed.GetResult())
-			callback, _, ok := workflows.Delivered(scheduled[completed.GetScheduledEventId()])
-			var receipt bellhop.Receipt
-			if ok && converter.GetDefaultDataConverter().FromPayloads(completed.GetResult(), &receipt) == nil {
-				receipts[callback] = receipt
-			}
-		case enumspb.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT:
-			attributes := event.GetActivityTaskTimedOutEventAttributes()
-			late(receipts, id, scheduled[attributes.GetScheduledEventId()], attributes.GetFailure())
-		case enumspb.EVENT_TYPE_ACTIVITY_TASK_FAILED:
-			attributes := event.GetActivityTaskFailedEventAttributes()
-			late(receipts, id, scheduled[attributes.GetScheduledEventId()], attributes.GetFailure())
-		}
-	}
-	return input, receipts, nil
-}
-
-// abandoned notes a caller of whom a heartbeat found that it waits no longer. Nothing is delivered to it afterwards, and
-// a delivery that has begun before finds out by itself.
-func abandoned(receipts map[int]bellhop.Receipt, activityID string, result *commonpb.Payloads) {
-	var callback int
-	if _, err := fmt.Sscanf(activityID, "heartbeat-%d", &callback); err != nil || activityID != workflows.HeartbeatID(callback) {
-		return
-	}
-	var found activities.Abandoned
-	if _, known := receipts[callback]; !known && converter.GetDefaultDataConverter().FromPayloads(result, &found) == nil {
-		receipts[callback] = bellhop.Receipt{State: bellhop.ReceiptUndeliverable, LastError: found.LastError()}
-	}
-}
-
-// late notes a delivery that did not end well. Attempts are repeated for ever, so its deadline has passed.
-func late(receipts map[int]bellhop.Receipt, id, activityID string, failure *failurepb.Failure) {
-	callback, state, ok := workflows.Delivered(activityID)
-	if !ok {
-		return
-	}
-	receipt := bellhop.Receipt{
-		State:      bellhop.ReceiptUndeliverable,
-		CallbackID: bellhop.CallbackID(id, state),
-		LastError:  "its deadline passed",
-	}
-	err := temporal.GetDefaultFailureConverter().FailureToError(failure)
-	activities.GaveUp(&receipt, err)
-	if last, ok := errors.AsType[*temporal.ApplicationError](err); ok {
-		receipt.LastError = fmt.Sprintf("its deadline passed: %s: %s", last.Type(), last.Message())
-	}
-	receipts[callback] = receipt
-}
-
-// outcome is how the operation's workflow was closed. One that was closed by other means than its own code, which
-// nothing of ours does, has failed as far as anybody can know; known is what is known of it besides.
+// outcome is how the operation's workflow was closed, see outcomeOf.
 func (c *Client) outcome(ctx context.Context, id string, known bellhop.Outcome) (bellhop.Outcome, error) {
 	history := c.temporal.GetWorkflowHistory(ctx, id, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_CLOSE_EVENT)
 	if !history.HasNext() {
@@ -232,6 +169,12 @@ func (c *Client) outcome(ctx context.Context, id string, known bellhop.Outcome) 
 	if err != nil {
 		return known, fmt.Errorf("read history of %s: %w", id, notFound(err))
 	}
+	return outcomeOf(event, id, known), nil
+}
+
+// outcomeOf is how the operation's workflow was closed by an event. One that was closed by other means than its own code,
+// which nothing of ours does, has failed as far as anybody can know; known is what is known of it besides.
+func outcomeOf(event *historypb.HistoryEvent, id string, known bellhop.Outcome) bellhop.Outcome {
 	var payloads *commonpb.Payloads
 	reason := "ended in a way that bellhop does not end it"
 	switch event.GetEventType() {
@@ -249,15 +192,15 @@ func (c *Client) outcome(ctx context.Context, id string, known bellhop.Outcome) 
 		reason = "timed out as a whole"
 	}
 	var outcome bellhop.Outcome
-	if converter.GetDefaultDataConverter().FromPayloads(payloads, &outcome) == nil && outcome.OperationID != "" {
-		return outcome, nil
+	if decode(payloads, &outcome) && outcome.OperationID != "" {
+		return outcome
 	}
 	known.State = bellhop.Failed
 	known.CallbackID = bellhop.CallbackID(id, bellhop.Failed)
 	known.Event = bellhop.EventFailed
 	known.FinishedAt = event.GetEventTime().AsTime()
 	known.Error = bellhop.Fail(bellhop.CodeInternal, "the operation's workflow was %s; nobody was called back", reason)
-	return known, nil
+	return known
 }
 
 // visibleState is an operation's state as Temporal's visibility has it.

@@ -80,14 +80,10 @@ func known(report bellhop.Report) bellhop.Status {
 	return status
 }
 
-// silence says what a status lacks to which no worker contributed.
+// silence says what is to be thought of a status to which no worker contributed.
 func silence(report bellhop.Report) string {
-	missing := "progress and resource ids are missing"
-	if report.State.Terminal() {
-		missing = "it lacks some transitions"
-	}
-	return fmt.Sprintf("no worker answered (%s), so this is Temporal's own record: %s; is bellhop-worker running?",
-		reason(report.Silence), missing)
+	return fmt.Sprintf("no worker answered (%s), so this is Temporal's own record, which may be behind; is bellhop-worker running?",
+		reason(report.Silence))
 }
 
 // status is everything there is to say of an operation.

@@ -495,6 +495,12 @@ func TestRecordHistories(t *testing.T) {
 		t.Skip("without -record the histories stay as they are")
 	}
 	wanted := regexp.MustCompile(*recordOnly)
+	newRecorder(t).each(func(s scenario) bool { return wanted.MatchString(s.workflowType() + "-" + s.name) }, (*recorder).record)
+}
+
+// newRecorder starts a server with workers for every scenario.
+func newRecorder(t *testing.T) *recorder {
+	t.Helper()
 	b := setup(t)
 	r := &recorder{bench: b}
 	// What is recorded is kept for ever and shown to everybody: it names no machine.
@@ -534,21 +540,27 @@ func TestRecordHistories(t *testing.T) {
 	r.must(b.ops.Watch(b.ctx, "simulated"))
 	_, err = c.ExecuteWorkflow(b.ctx, client.StartWorkflowOptions{ID: "caller", TaskQueue: "nobody"}, "caller")
 	r.must(err)
+	return r
+}
 
+// each does the same with every scenario that is wanted, all at once.
+func (r *recorder) each(wanted func(scenario) bool, do func(*recorder, scenario)) {
 	for _, s := range scenarios() {
-		if !wanted.MatchString(s.workflowType() + "-" + s.name) {
+		if !wanted(s) {
 			continue
 		}
-		t.Run(s.workflowType()+"-"+s.name, func(t *testing.T) {
+		r.Run(s.workflowType()+"-"+s.name, func(t *testing.T) {
 			t.Parallel()
-			own := *b
+			own := *r.bench
 			own.T, own.ctx = t, t.Context()
-			(&recorder{bench: &own}).record(s)
+			do(&recorder{bench: &own}, s)
 		})
 	}
 }
 
-func (r *recorder) record(s scenario) {
+// play runs a scenario to its end and answers the id of its workflow.
+func (r *recorder) play(s scenario) string {
+	r.Helper()
 	id := workflows.WatchID("simulated")
 	if s.verb != "" {
 		id = string(s.verb) + "-" + s.name
@@ -582,6 +594,11 @@ func (r *recorder) record(s scenario) {
 		id = workflows.RedeliverID(id, 0, bellhop.Succeeded)
 		r.closes(id)
 	}
+	return id
+}
+
+func (r *recorder) record(s scenario) {
+	id := r.play(s)
 	history := &historypb.History{}
 	events := r.client.GetWorkflowHistory(r.ctx, id, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for events.HasNext() {

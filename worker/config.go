@@ -20,6 +20,7 @@ import (
 	"bellhop/activities/docker"
 	"bellhop/activities/simulated"
 	"bellhop/bridge"
+	"bellhop/bridge/httpapi"
 	"bellhop/bridge/restate"
 	"bellhop/bridge/stepfunctions"
 	"bellhop/bridge/webhook"
@@ -43,6 +44,8 @@ type Config struct {
 	Targets map[string]json.RawMessage `json:"targets"`
 	// StepFunctionsActivities are the activities of Step Functions whose tasks are operations to start. Default: none.
 	StepFunctionsActivities []stepfunctions.Activity `json:"step_functions_activities"`
+	// API serves bellhop over HTTP, for callers that have no other way in. Default: it is not served.
+	API *APIConfig `json:"api"`
 	// Backstop is how often an operation that waits is observed although no watcher said anything.
 	Backstop BackstopConfig `json:"backstop"`
 	// Limits bound what the worker takes on at once.
@@ -56,6 +59,9 @@ type Config struct {
 	// Log is how and what is logged, to standard error.
 	Log LogConfig `json:"log"`
 }
+
+// APIConfig is how the API is served.
+type APIConfig = httpapi.Config
 
 // BackstopConfig says how often an operation that waits is observed although no watcher said anything.
 type BackstopConfig struct {
@@ -212,6 +218,9 @@ func (c *Config) check(faults *bellhop.Faults) {
 		if t.Sample != nil && (*t.Sample < 0 || *t.Sample > 1) {
 			faults.Add("tracing.sample", "must be 0 to 1")
 		}
+	}
+	if c.API != nil {
+		faults.Note("api", c.API.Check())
 	}
 	if c.Log.Format != "text" && c.Log.Format != "json" {
 		faults.Add("log.format", `must be "text" or "json"`)

@@ -78,6 +78,11 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 		return fmt.Errorf("start the worker: %w", err)
 	}
 	defer w.Stop()
+	stopAPI, address, err := serveAPI(config, ops, telemetry, logger)
+	if err != nil {
+		return err
+	}
+	defer stopAPI()
 	for name := range made.providers {
 		if err := ops.Watch(ctx, name); err != nil {
 			return err
@@ -85,7 +90,7 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 	}
 	telemetry.countWaiting(ops, made.providers)
 	logger.Info("working", "version", version, "temporal", options.HostPort, "namespace", namespace,
-		"task_queue", config.TaskQueue, "listen", server.address)
+		"task_queue", config.TaskQueue, "listen", server.address, "api", address)
 
 	select {
 	case <-ctx.Done():

@@ -22,6 +22,7 @@ import (
 
 	"bellhop"
 	"bellhop/activities"
+	"bellhop/bridge/httpapi"
 	"bellhop/operations"
 )
 
@@ -155,4 +156,17 @@ func (t *telemetry) countWaiting(ops *operations.Client, providers map[string]ac
 			}
 			return nil
 		}))
+}
+
+// observeRequests counts requests to the API and how long they took.
+func (t *telemetry) observeRequests() httpapi.Observe {
+	durations, err := t.meter.Float64Histogram("bellhop_http_request_duration",
+		metric.WithUnit("s"), metric.WithDescription("How long requests to the API took, by route and HTTP status."))
+	if err != nil { // it would mean a name that is no metric's
+		return func(context.Context, string, string, int, time.Duration) {}
+	}
+	return func(ctx context.Context, method, route string, status int, took time.Duration) {
+		durations.Record(ctx, took.Seconds(), metric.WithAttributes(attribute.String("method", method),
+			attribute.String("route", route), attribute.Int("code", status)))
+	}
 }

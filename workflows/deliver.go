@@ -65,6 +65,12 @@ func Delivered(activityID string) (callback int, state bellhop.State, ok bool) {
 	return callback, state, err == nil && activityID == ActivityID(callback, state)
 }
 
+// Beaten is the inverse of [HeartbeatID].
+func Beaten(activityID string) (callback int, ok bool) {
+	callback, err := strconv.Atoi(strings.TrimPrefix(activityID, "heartbeat-"))
+	return callback, err == nil && activityID == HeartbeatID(callback)
+}
+
 // ring tells everybody who asked for state. The outcome is frozen here: every attempt sends these bytes.
 func (d *deliveries) ring(ctx workflow.Context, state bellhop.State) {
 	var frozen json.RawMessage

@@ -221,7 +221,7 @@ func (o *operation) ask(ctx workflow.Context) (*ending, activities.Backstop) {
 	var answer activities.Answer
 	err := workflow.ExecuteActivity(o.askOptions(ctx, remaining), askActivity(o.Verb), o.Operation).Get(ctx, &answer)
 	switch {
-	case temporal.IsCanceledError(err):
+	case temporal.IsCanceledError(err), err != nil && cancelledMeanwhile(ctx):
 		return &ending{state: bellhop.Cancelled}, activities.Backstop{}
 	case err != nil:
 		end := failed(o.timedOut("the provider did not take the request in time: " + lastError(err)))
@@ -236,6 +236,13 @@ func (o *operation) ask(ctx workflow.Context) (*ending, activities.Backstop) {
 		o.deliveries.ring(ctx, bellhop.Running)
 	}
 	return end, answer.Backstop
+}
+
+// cancelledMeanwhile says whether the operation was cancelled while an attempt of an ask was under way that then failed:
+// the server tells the failure then, and no longer that the ask was cancelled.
+func cancelledMeanwhile(ctx workflow.Context) bool {
+	// Histories of before this version took it for a timeout.
+	return ctx.Err() != nil && workflow.GetVersion(ctx, "cancelled-while-asking", workflow.DefaultVersion, 1) == 1
 }
 
 func askActivity(verb bellhop.Verb) any {

@@ -15,6 +15,10 @@ import (
 // minRefresh is how old an observation must be before a refresh looks again.
 const minRefresh = 2 * time.Second
 
+// maxRefreshed is how long the history may be for a refresh to be taken, which adds some ten events. Temporal ends a
+// workflow at 51,200, which nobody's polling may bring about.
+const maxRefreshed = 20_000
+
 // Types of the errors by which a refresh is refused. A refused one leaves no trace in the history; the status query
 // answers what is known.
 const (
@@ -51,6 +55,9 @@ func (o *operation) snapshot() (bellhop.Status, error) {
 func (o *operation) mayRefresh(ctx workflow.Context) error {
 	if o.concluded {
 		return temporal.NewApplicationError("the operation has finished; query its status", ErrorFinished)
+	}
+	if workflow.GetInfo(ctx).GetCurrentHistoryLength() > maxRefreshed {
+		return temporal.NewApplicationError("it was refreshed too often; query its status", ErrorFresh)
 	}
 	if o.looking > 0 {
 		return temporal.NewApplicationError("it is being observed; query its status", ErrorFresh)

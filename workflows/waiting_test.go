@@ -212,6 +212,18 @@ func TestRefreshInOtherPhases(t *testing.T) {
 			t.Errorf("a refresh while the provider is asked was answered %+v: there is nothing to observe yet", refreshed)
 		}
 	})
+	t.Run("TooOften", func(t *testing.T) {
+		t.Parallel()
+		s := setup(t)
+		var before, after *answer
+		s.at(10*time.Second, func() { before = s.refresh("a") })
+		s.at(20*time.Second, func() { s.SetCurrentHistoryLength(20_001); after = s.refresh("b") })
+		s.observed(30*time.Second, ready())
+		s.carryOut(bellhop.Provision, order(bellhop.Provision, nil))
+		if !before.completed || !after.refusedAs(workflows.ErrorFresh) {
+			t.Errorf("refreshes were answered %+v and %+v; nobody's polling may end the workflow", before, after)
+		}
+	})
 	t.Run("Finished", func(t *testing.T) {
 		t.Parallel()
 		s := setup(t)

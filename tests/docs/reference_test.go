@@ -39,6 +39,25 @@ func TestReferenceSaysWhatTheTypesSay(t *testing.T) {
 	}
 }
 
+func TestOpenAPISaysWhatTheTypesSay(t *testing.T) {
+	file := filepath.Join(peers.Root(), "bridge", "httpapi", "openapi.yaml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := RenderOpenAPI(peers.Root(), text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *update {
+		if err := os.WriteFile(file, want, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	} else if !bytes.Equal(want, text) {
+		t.Errorf("%s is not what the types say; write it anew: make docs", file)
+	}
+}
+
 func TestReferenceHasEveryCodeWithItsFlags(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join(peers.Root(), "docs", "operations.md"))
 	if err != nil {

@@ -175,11 +175,11 @@ func StartServer(ctx context.Context, args ...string) (*Server, error) {
 // Worker is a bellhop worker.
 type Worker struct {
 	*Process
-	// Listen is the address of its health and metrics.
-	Listen string
+	// Listen is the address of its health and metrics, API that of its API.
+	Listen, API string
 }
 
-var listening = regexp.MustCompile(`msg=working .*listen=(\S+)`)
+var listening = regexp.MustCompile(`msg=working .*listen=(\S+) api=(\S+)`)
 
 // StartWorker starts a worker with the YAML text as its configuration, which may be empty.
 func StartWorker(ctx context.Context, temporal, config string, env ...string) (*Worker, error) {
@@ -208,7 +208,7 @@ func StartWorker(ctx context.Context, temporal, config string, env ...string) (*
 	worker.Process, err = Start(ctx, path, args, append([]string{"TEMPORAL_ADDRESS=" + temporal}, env...), func(line string) bool {
 		found := listening.FindStringSubmatch(line)
 		if found != nil {
-			worker.Listen = found[1]
+			worker.Listen, worker.API = found[1], found[2]
 		}
 		return found != nil
 	})
