@@ -48,6 +48,11 @@ test-race: build ## run the short tests under the race detector; needs a C compi
 		$(GOTEST) -race -short $(TESTFLAGS) $(PKG) || rc=1; \
 		exit $$rc'
 
+.PHONY: soak
+soak: build ## run the fault tests with the full counts: hours; SOAK=Mixed for those so named
+	@BELLHOP_SOAK=1 BELLHOP_KILLS=50 sh tests/peers/with.sh \
+		go test -count=1 -timeout 8h -v -run '$(or $(SOAK),Fault|Killed)' ./tests
+
 .PHONY: bench
 bench: build ## measure bellhop beside bare Temporal workflows; BENCH='-scenario hold' for 50,000 that wait
 	@go run ./tests/bench $(BENCH)
@@ -77,7 +82,7 @@ fmt: ## format the Go code
 
 .PHONY: tools
 tools: ## install all tools and peers into .tools/
-	@sh tests/tools/install.sh temporal restate-server stepfunctions golangci-lint workflowcheck docker-compose
+	@sh tests/tools/install.sh temporal restate-server webhook-libraries stepfunctions golangci-lint workflowcheck docker-compose
 
 .PHONY: clean
 clean: ## remove binaries and the engine's leftovers; .tools/ stays (make distclean)

@@ -163,7 +163,7 @@ func (a *Activities) attempt(ctx context.Context, d Delivery) bridge.Result {
 			return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, AttemptTimeout)
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout(ctx))
 	defer cancel()
 	return target.Deliver(ctx, d.Callback.Address, bridge.Message{
 		ID:        d.CallbackID,
@@ -173,6 +173,19 @@ func (a *Activities) attempt(ctx context.Context, d Delivery) bridge.Result {
 		Failures:  d.Callback.Failures,
 		Body:      d.Outcome,
 	})
+}
+
+// lastWord is how long before the callback's deadline an attempt ends: one that the deadline itself ends can leave
+// nothing, and would be missing in the receipt.
+const lastWord = 500 * time.Millisecond
+
+func attemptTimeout(ctx context.Context) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return AttemptTimeout
+	}
+	remaining := time.Until(deadline)
+	return min(AttemptTimeout, remaining-min(lastWord, remaining/2))
 }
 
 // again makes the error upon which Temporal repeats the attempt, with our own delay: the server's backoff has no

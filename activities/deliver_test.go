@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -60,6 +61,8 @@ type target struct {
 	at     []time.Time
 	within []time.Duration
 	now    func() time.Time
+	// down is how long after the first attempt nobody answers.
+	down time.Duration
 }
 
 func (*target) Check(bellhop.Callback) error { return nil }
@@ -69,6 +72,9 @@ func (t *target) Deliver(ctx context.Context, _ json.RawMessage, m bridge.Messag
 	t.at = append(t.at, t.now())
 	if deadline, ok := ctx.Deadline(); ok {
 		t.within = append(t.within, time.Until(deadline))
+	}
+	if t.down > 0 && t.at[len(t.at)-1].Sub(t.at[0]) < t.down {
+		return unknown(bridge.Retry).result
 	}
 	s := t.steps[min(len(t.bodies), len(t.steps))-1]
 	if s.died {
@@ -97,7 +103,10 @@ func deliver(t *testing.T, to *target, within time.Duration) (bellhop.Receipt, e
 	deliverOnce := func(ctx workflow.Context) (bellhop.Receipt, error) {
 		ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 			StartToCloseTimeout: time.Minute, ScheduleToCloseTimeout: within,
-			RetryPolicy: &temporal.RetryPolicy{InitialInterval: activities.FirstRetry, MaximumInterval: activities.MaxRetry},
+			RetryPolicy: &temporal.RetryPolicy{
+				InitialInterval: activities.FirstRetry, MaximumInterval: activities.MaxRetry,
+				MaximumAttempts: 1000, // the test environment makes ten of none
+			},
 		})
 		var receipt bellhop.Receipt
 		err := workflow.ExecuteActivity(ctx, acts.Deliver, delivery()).Get(ctx, &receipt)
@@ -195,6 +204,48 @@ func TestMemoryOfAttempts(t *testing.T) {
 	}
 }
 
+// A target that is spared has not been called: the receipt's attempts are those that the caller can have seen.
+func TestUntriedIsNoAttempt(t *testing.T) {
+	t.Parallel()
+	spared := does(bridge.Retry)
+	spared.result.Untried = true
+	to := &target{steps: []step{spared, spared, unknown(bridge.Retry), spared, spared, {result: bridge.Result{Verdict: bridge.Acknowledged}}}}
+	receipt, err := deliver(t, to, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if receipt.Attempts != 2 || receipt.State != bellhop.ReceiptAcknowledged || receipt.FirstAttemptAt.IsZero() {
+		t.Errorf("receipt is %+v; called at %s", receipt, to.at)
+	}
+	// It is asked after less and less often, as if it had been tried.
+	for i, want := range []time.Duration{time.Second, 2 * time.Second, time.Second, 8 * time.Second, 16 * time.Second} {
+		if got := to.at[i+1].Sub(to.at[i]); got < want*4/5 || got > want*6/5 {
+			t.Errorf("call %d came after %s, want %s give or take a fifth", i+2, got, want)
+		}
+	}
+
+	gone := &target{steps: []step{spared, spared, does(bridge.Closed)}}
+	if receipt, err = deliver(t, gone, 0); err != nil {
+		t.Fatal(err)
+	}
+	if receipt.State != bellhop.ReceiptUndeliverable || receipt.Attempts != 1 {
+		t.Errorf("receipt is %+v: nothing that was not tried can have arrived", receipt)
+	}
+}
+
+func TestRetryAfterIsBounded(t *testing.T) {
+	t.Parallel()
+	greedy := does(bridge.Retry)
+	greedy.result.RetryAfter = 1000 * time.Hour
+	to := &target{steps: []step{greedy, {result: bridge.Result{Verdict: bridge.Acknowledged}}}}
+	if _, err := deliver(t, to, 0); err != nil {
+		t.Fatal(err)
+	}
+	if waited := to.at[1].Sub(to.at[0]); waited != activities.MaxRetryAfter {
+		t.Errorf("a target that asked for weeks was left alone for %s", waited)
+	}
+}
+
 func TestGivenUpAtItsDeadline(t *testing.T) {
 	t.Parallel()
 	secret := does(bridge.Retry)
@@ -286,6 +337,28 @@ func TestWaitsBetweenAttempts(t *testing.T) {
 	}
 }
 
+func TestOutageOfADay(t *testing.T) {
+	t.Parallel()
+	const down = 24 * time.Hour
+	var back []time.Duration
+	for range 20 {
+		to := &target{down: down, steps: []step{{result: bridge.Result{Verdict: bridge.Acknowledged}}}}
+		receipt, err := deliver(t, to, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Nine in the first ten minutes, then one every five.
+		if receipt.State != bellhop.ReceiptAcknowledged || receipt.Attempts != len(to.at) || receipt.Attempts < 270 || receipt.Attempts > 320 {
+			t.Errorf("it is %s after %d attempts, of which the target saw %d; want some 300: %s", receipt.State, receipt.Attempts, len(to.at), receipt.LastError)
+		}
+		back = append(back, to.at[len(to.at)-1].Sub(to.at[0])-down)
+	}
+	slices.Sort(back)
+	if last, spread := back[len(back)-1], back[len(back)-1]-back[0]; last > activities.MaxRetry*6/5 || spread < time.Minute {
+		t.Errorf("up again, they come within %s, %s apart; want them spread, and none later than a pause", last, spread)
+	}
+}
+
 func TestPendingTellsWhatTemporalKnows(t *testing.T) {
 	first := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	details := func(memory map[string]any) *workflowpb.PendingActivityInfo {
@@ -344,6 +417,15 @@ func TestPendingTellsWhatTemporalKnows(t *testing.T) {
 				return info
 			},
 			bellhop.Receipt{State: bellhop.ReceiptDelivering, Attempts: 10, LastError: "refused", FirstAttemptAt: first},
+		},
+		{
+			"Spared", "what was not tried is no attempt, whatever Temporal counts",
+			func() *workflowpb.PendingActivityInfo {
+				info := failure(details(map[string]any{"first_attempt_at": first, "attempts": 2, "ended": 6, "last_error": "not tried"}), "delivering", "not tried")
+				info.Attempt = 7
+				return info
+			},
+			bellhop.Receipt{State: bellhop.ReceiptDelivering, Attempts: 2, LastError: "not tried", FirstAttemptAt: first},
 		},
 		{
 			"Died", "an attempt that left nothing is counted by Temporal, and its failure told",

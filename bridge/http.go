@@ -1,12 +1,16 @@
 package bridge
 
 import (
+	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
+
+	"bellhop"
 )
 
 // HTTPClient makes the client of a target that speaks HTTP. It follows no redirect, which would carry a callback and its
@@ -45,4 +49,28 @@ func RetryAfter(header http.Header) time.Duration {
 		return max(0, time.Until(at))
 	}
 	return 0
+}
+
+// maxSaid is how many bytes of an answer are shown, to say what it was.
+const maxSaid = 2048
+
+// Said is what an HTTP answer says, for an error to show: the beginning of its body as text, without the secrets, which
+// a server may repeat. They are taken out before the rest is cut off, so that no half of one is left.
+func Said(response *http.Response, secrets ...string) string {
+	limit := maxSaid
+	for _, secret := range secrets {
+		limit = max(limit, maxSaid+len(secret))
+	}
+	body, err := io.ReadAll(io.LimitReader(response.Body, int64(limit)))
+	if err != nil {
+		return "" // the status says enough
+	}
+	said := string(body)
+	for _, secret := range secrets {
+		if secret != "" {
+			said = bellhop.Scrub(said, []string{secret})
+		}
+	}
+	// What is no text, or was cut within a character, could not be recorded.
+	return strings.TrimSpace(strings.ToValidUTF8(said[:min(len(said), maxSaid)], ""))
 }

@@ -81,8 +81,7 @@ func (c *Client) RedeliverAll(ctx context.Context, filter bellhop.Filter, target
 // ring rings the caller of one callback, unless it has been reached.
 func (c *Client) ring(ctx context.Context, found *workflowservice.DescribeWorkflowExecutionResponse, status bellhop.Status, i int) (bool, error) {
 	id, receipt := status.OperationID, status.Callbacks[i]
-	switch receipt.State {
-	case bellhop.ReceiptAcknowledged, bellhop.ReceiptAccepted, bellhop.ReceiptAckPresumed:
+	if receipt.State.Settled() && receipt.State != bellhop.ReceiptUndeliverable {
 		return false, nil
 	}
 	if rings, err := c.hasten(ctx, id, i, found.GetPendingActivities()); rings || err != nil {

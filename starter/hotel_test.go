@@ -151,11 +151,13 @@ func (h *hotel) work(t *testing.T, taskQueue string) func() {
 	return stop
 }
 
-// bell is a target that acknowledges what it is told unless the address says {"mute": NAME}: then it needs an operator
-// until it is unmuted by that name.
+// bell is a target that acknowledges what it is told unless the address says {"mute": NAME} or {"gone": NAME}: then it
+// needs an operator, or nobody is there, until it is unmuted by that name.
 type bell struct {
 	mu     sync.Mutex
 	spoken map[string]bool
+	// heard are the bodies that were acknowledged, by the address's name.
+	heard map[string][]string
 }
 
 func (b *bell) unmute(name string) {
@@ -169,8 +171,8 @@ func (b *bell) unmute(name string) {
 
 func (*bell) Check(bellhop.Callback) error { return nil }
 
-func (b *bell) Deliver(_ context.Context, raw json.RawMessage, _ bridge.Message) bridge.Result {
-	var address struct{ Mute string }
+func (b *bell) Deliver(_ context.Context, raw json.RawMessage, m bridge.Message) bridge.Result {
+	var address struct{ Mute, Gone string }
 	if len(raw) > 0 {
 		if err := json.Unmarshal(raw, &address); err != nil {
 			return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
@@ -181,6 +183,14 @@ func (b *bell) Deliver(_ context.Context, raw json.RawMessage, _ bridge.Message)
 	if address.Mute != "" && !b.spoken[address.Mute] {
 		return bridge.Result{Verdict: bridge.Blocked, Err: errors.New("the bell is mute")}
 	}
+	if address.Gone != "" && !b.spoken[address.Gone] {
+		return bridge.Result{Verdict: bridge.Closed, Err: errors.New("nobody is there")}
+	}
+	if b.heard == nil {
+		b.heard = map[string][]string{}
+	}
+	name := address.Mute + address.Gone
+	b.heard[name] = append(b.heard[name], string(m.Body))
 	return bridge.Result{Verdict: bridge.Acknowledged}
 }
 

@@ -22,6 +22,7 @@ import (
 	enumspb "go.temporal.io/api/enums/v1"
 	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/api/temporalproto"
+	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/worker"
@@ -53,7 +54,8 @@ const (
 	//
 	// 1: BellhopState is set by the starter and by each change of state.
 	// 2: BellhopState is set only while it lasts.
-	latest = "2"
+	// 3: heartbeats, redeliveries, and BellhopUndelivered where a callback was given up.
+	latest = "3"
 )
 
 // scenario is one way from a start to an end. Its file is histories/<latest>/<type>-<name>.json.
@@ -74,11 +76,16 @@ type scenario struct {
 	has []enumspb.EventType
 	// receipt is the state of a receipt without which it shows nothing either.
 	receipt bellhop.ReceiptState
+	// redelivered says that the history is that of the redelivery of the operation's first callback.
+	redelivered bool
 }
 
 func (s scenario) workflowType() string {
 	if s.verb == "" {
 		return "WatchProvider"
+	}
+	if s.redelivered {
+		return "RedeliverCallback"
 	}
 	return workflows.TypeFor(s.verb)
 }
@@ -116,6 +123,8 @@ func scenarios() []scenario {
 		timer    = enumspb.EVENT_TYPE_TIMER_FIRED
 		signal   = enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED
 		update   = enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_COMPLETED
+		ringing  = enumspb.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED
+		marker   = enumspb.EVENT_TYPE_MARKER_RECORDED
 		canceled = enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED
 		failed   = enumspb.EVENT_TYPE_ACTIVITY_TASK_FAILED
 		upsert   = enumspb.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES
@@ -207,6 +216,13 @@ func scenarios() []scenario {
 			},
 		)
 	}
+	beating := func(target, onAbandoned string) map[string]any {
+		callback := and(to(target, "caller"), map[string]any{"heartbeat": "1s"})
+		if onAbandoned != "" {
+			callback["on_abandoned"] = onAbandoned
+		}
+		return told(callback, to("temporal", "caller"))
+	}
 	removed := and(script(`{"ready_after": "1h"}`), map[string]any{"on_cancel": "remove"})
 	all = append(
 		all,
@@ -217,10 +233,30 @@ func scenarios() []scenario {
 				"provider_config": {"ready_after": "500ms"}, "callbacks": [{"target": "temporal", "address": {"workflow_id": "caller"}}]}`,
 		},
 		scenario{
-			name: "succeeded-undelivered", verb: bellhop.Provision, state: bellhop.Succeeded, has: []enumspb.EventType{failed},
+			name: "succeeded-undelivered", verb: bellhop.Provision, state: bellhop.Succeeded, has: []enumspb.EventType{failed, marker},
 			with: told(
 				and(to("deaf", "caller"), map[string]any{"deadline": "2s"}), to("temporal", "gone"), to("temporal", "caller"),
 			),
+		},
+		scenario{
+			name: "succeeded-heartbeats", verb: bellhop.Provision, state: bellhop.Succeeded,
+			with: and(script(`{"ready_after": "2500ms"}`), beating("patient", "")),
+		},
+		scenario{
+			name: "succeeded-abandoned", verb: bellhop.Provision, state: bellhop.Succeeded, has: []enumspb.EventType{marker},
+			with: and(script(`{"ready_after": "2500ms"}`), beating("leaver", "")),
+		},
+		scenario{
+			name: "cancelled-abandoned", verb: bellhop.Provision, state: bellhop.Cancelled, code: bellhop.CodeCancelled,
+			with: and(script(`{"ready_after": "1h"}`), beating("leaver", "cancel")), has: []enumspb.EventType{marker},
+		},
+		scenario{
+			name: "arrived", verb: bellhop.Provision, redelivered: true, has: []enumspb.EventType{ringing},
+			with: told(to("recovering", "caller")), receipt: bellhop.ReceiptAcknowledged,
+		},
+		scenario{
+			name: "given-up", verb: bellhop.Provision, redelivered: true, has: []enumspb.EventType{failed},
+			with: told(and(to("deaf", "caller"), map[string]any{"deadline": "1s"})),
 		},
 		scenario{
 			name: "cancelled-removed", verb: bellhop.Provision, state: bellhop.Cancelled, code: bellhop.CodeCancelled,
@@ -295,7 +331,7 @@ func (s scenario) check(history *historypb.History) error {
 	}) {
 		return fmt.Errorf("no callback in it is %s", s.receipt)
 	}
-	if s.verb == "" {
+	if s.verb == "" || s.redelivered {
 		return nil
 	}
 	last := history.Events[len(history.Events)-1]
@@ -343,6 +379,15 @@ func (r *recorder) await(id string, state bellhop.State) {
 	})
 }
 
+// closes waits until a workflow is closed.
+func (r *recorder) closes(id string) {
+	r.Helper()
+	r.until(id+" closes", func() bool {
+		found, err := r.client.DescribeWorkflowExecution(r.ctx, id, "")
+		return err == nil && found.GetWorkflowExecutionInfo().GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
+	})
+}
+
 func (r *recorder) start(id string, verb bellhop.Verb, with map[string]any) {
 	r.Helper()
 	members := map[string]any{"tenant_id": "acme", "resource": id, "provider": "simulated", "metadata": map[string]string{"order": "42"}}
@@ -386,6 +431,39 @@ func (f *forgetful) Deliver(_ context.Context, _ json.RawMessage, m bridge.Messa
 	}
 	f.heard[m.ID] = true
 	return bridge.Result{Verdict: bridge.Retry, Unknown: true, Err: errors.New("connection reset")}
+}
+
+// patient waits as long as it hears heartbeats; leaver is gone at the second.
+type patient struct{ deaf }
+
+func (*patient) Deliver(context.Context, json.RawMessage, bridge.Message) bridge.Result {
+	return bridge.Result{Verdict: bridge.Acknowledged}
+}
+
+func (*patient) Heartbeat(context.Context, json.RawMessage) bridge.Result {
+	return bridge.Result{Verdict: bridge.Acknowledged}
+}
+
+type leaver struct {
+	patient
+	beats sync.Map
+}
+
+func (l *leaver) Heartbeat(ctx context.Context, _ json.RawMessage) bridge.Result {
+	if _, beaten := l.beats.LoadOrStore(activity.GetInfo(ctx).WorkflowExecution.ID, true); beaten {
+		return bridge.Result{Verdict: bridge.Closed, Err: errors.New("no longer waiting")}
+	}
+	return bridge.Result{Verdict: bridge.Acknowledged}
+}
+
+// recovering has nobody there for an operation; for a redelivery it has.
+type recovering struct{ deaf }
+
+func (recovering) Deliver(ctx context.Context, _ json.RawMessage, _ bridge.Message) bridge.Result {
+	if activity.GetInfo(ctx).WorkflowType.Name == "RedeliverCallback" {
+		return bridge.Result{Verdict: bridge.Acknowledged}
+	}
+	return bridge.Result{Verdict: bridge.Closed, Err: errors.New("no longer waiting")}
 }
 
 // leaving removes what a cancelled operation provisioned, within its own time whatever the script of the provision says.
@@ -438,6 +516,7 @@ func TestRecordHistories(t *testing.T) {
 			Providers: providers,
 			Targets: map[string]bridge.Target{
 				"temporal": temporal.NewTarget(c.WorkflowService(), "default"), "deaf": deaf{}, "forgetful": &forgetful{heard: map[string]bool{}},
+				"patient": &patient{}, "leaver": &leaver{}, "recovering": recovering{},
 			},
 			Backstop: backstop,
 			Waiters:  b.ops,
@@ -494,10 +573,14 @@ func (r *recorder) record(s scenario) {
 		if s.meanwhile != nil {
 			s.meanwhile(r, id)
 		}
-		r.until(id+" closes", func() bool {
-			found, err := r.client.DescribeWorkflowExecution(r.ctx, id, "")
-			return err == nil && found.GetWorkflowExecutionInfo().GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
-		})
+		r.closes(id)
+	}
+	if s.redelivered {
+		rung, err := r.ops.Redeliver(r.ctx, id, "")
+		r.must(err)
+		require.Len(r, rung, 1)
+		id = workflows.RedeliverID(id, 0, bellhop.Succeeded)
+		r.closes(id)
 	}
 	history := &historypb.History{}
 	events := r.client.GetWorkflowHistory(r.ctx, id, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -45,6 +44,22 @@ func (o *Order) Place(ctx restate.Context, id string) (bellhop.Outcome, error) {
 	return outcome, err
 }
 
+// serve serves services to a Restate server, and waits until it knows them.
+func (b *bench) serve(r *peers.Restate, services ...any) {
+	b.Helper()
+	ports, err := peers.FreePorts(1)
+	require.NoError(b, err)
+	endpoint := restateserver.NewRestate().WithLogger(slog.DiscardHandler, true)
+	for _, service := range services {
+		endpoint = endpoint.Bind(restate.Reflect(service))
+	}
+	serving, stop := context.WithCancel(context.WithoutCancel(b.ctx))
+	stopped := make(chan error, 1)
+	go func() { stopped <- endpoint.Start(serving, ports[0]) }()
+	b.Cleanup(func() { stop(); <-stopped })
+	b.until("Restate knows the handlers", func() bool { return r.Register(b.ctx, "http://"+ports[0]) == nil })
+}
+
 // TestRestateIsCalledBack has handlers in Restate wait for operations, while Restate itself is killed and comes back.
 func TestRestateIsCalledBack(t *testing.T) {
 	t.Parallel()
@@ -62,17 +77,7 @@ func TestRestateIsCalledBack(t *testing.T) {
 			return err
 		},
 	}
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	address := listener.Addr().String()
-	require.NoError(t, listener.Close())
-	serving, stop := context.WithCancel(context.WithoutCancel(t.Context()))
-	stopped := make(chan error, 1)
-	go func() {
-		stopped <- restateserver.NewRestate().WithLogger(slog.DiscardHandler, true).Bind(restate.Reflect(order)).Start(serving, address)
-	}()
-	t.Cleanup(func() { stop(); <-stopped })
-	b.until("Restate knows the handler", func() bool { return r.Register(t.Context(), "http://"+address) == nil })
+	b.serve(r, order)
 
 	const orders = 10
 	wanted := map[string]bool{}

@@ -36,6 +36,8 @@ type bench struct {
 	folder string
 	client client.Client
 	ops    *operations.Client
+	// patience is how much longer than soon until waits.
+	patience time.Duration
 }
 
 // setup starts a server of the test's own. Workers are the test's business.
@@ -116,10 +118,11 @@ func (b *bench) status(id string) bellhop.Status {
 // until waits for a condition.
 func (b *bench) until(what string, so func() bool) {
 	b.Helper()
-	deadline := time.Now().Add(soon)
+	within := soon + b.patience
+	deadline := time.Now().Add(within)
 	for !so() {
 		if time.Now().After(deadline) {
-			b.Fatalf("in %s this did not happen: %s", soon, what)
+			b.Fatalf("in %s this did not happen: %s", within, what)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}

@@ -59,21 +59,27 @@ func (c *traces) has(names ...string) bool {
 	return false
 }
 
-func TestTracing(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	got := b.call("caller")
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
+// trace starts a collector and tells the configuration of a worker that sends to it.
+func (b *bench) trace() (*traces, string) {
+	b.Helper()
+	listener, err := new(net.ListenConfig).Listen(b.ctx, "tcp", "127.0.0.1:0")
+	require.NoError(b, err)
 	c := &traces{names: map[string]map[string]bool{}}
 	server := grpc.NewServer()
 	collector.RegisterTraceServiceServer(server, c)
 	go server.Serve(listener) //nolint:errcheck // it ends with the test
-	t.Cleanup(server.Stop)
+	b.Cleanup(server.Stop)
+	return c, "tracing: {endpoint: 'http://" + listener.Addr().String() + "'}"
+}
 
-	b.work(b.config("tracing: {endpoint: 'http://" + listener.Addr().String() + "'}"))
+func TestTracing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	got := b.call("caller")
+	c, tracing := b.trace()
+	b.work(b.config(tracing))
 	const secret = "hunter2-but-longer" //nolint:gosec // it opens nothing
-	_, err = b.ops.Start(b.ctx, "traced", bellhop.Provision, []byte(`{"tenant_id": "acme", "resource": "traced",
+	_, err := b.ops.Start(b.ctx, "traced", bellhop.Provision, []byte(`{"tenant_id": "acme", "resource": "traced",
 		"provider": "simulated", "spec": {"image": "nginx:1.27", "replicas": 1, "env": {"PASSWORD": "`+secret+`"}},
 		"callbacks": [{"target": "temporal", "address": {"workflow_id": "caller"}}]}`))
 	require.NoError(t, err)

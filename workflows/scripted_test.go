@@ -510,10 +510,13 @@ type caller struct {
 	check func(bellhop.Callback) error
 	// answer answers the n-th attempt.
 	answer func(n int, m bridge.Message) bridge.Result
+	// beat answers the n-th heartbeat; nil acknowledges.
+	beat func(n int) bridge.Result
 
-	now  func() time.Time
-	mu   sync.Mutex
-	rung []ring
+	now   func() time.Time
+	mu    sync.Mutex
+	rung  []ring
+	beats []time.Time
 }
 
 // ring is one attempt to deliver.
@@ -544,6 +547,28 @@ func (c *caller) rings() []ring {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.rung)
+}
+
+func (c *caller) Heartbeat(context.Context, json.RawMessage) bridge.Result {
+	c.mu.Lock()
+	c.beats = append(c.beats, c.now())
+	n := len(c.beats)
+	c.mu.Unlock()
+	if c.beat == nil {
+		return acknowledged
+	}
+	return c.beat(n)
+}
+
+// beaten is when the heartbeats came, counted from the start.
+func (c *caller) beaten() []time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	after := make([]time.Duration, len(c.beats))
+	for i, at := range c.beats {
+		after[i] = at.Sub(start)
+	}
+	return after
 }
 
 func (r ring) String() string { return r.ID + " at " + r.At.Format(time.TimeOnly) }

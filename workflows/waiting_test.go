@@ -3,6 +3,7 @@ package workflows_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"strings"
 	"testing"
@@ -326,6 +327,19 @@ func TestSearchAttributes(t *testing.T) {
 			want:    []map[string]string{state("running"), state("succeeded")},
 		},
 		{
+			name: "GivenUp", reason: "an operator finds whom nothing reached, each target once",
+			starter: byBellhop, script: func(s *stage) {
+				s.platform.ask = inTurn(ready())
+				s.caller("orders", gone404)
+				s.caller("pager", badAddress)
+				s.caller("third")
+			},
+			input: fields{"callbacks": []fields{
+				callback("orders", nil), callback("third", nil), callback("pager", nil), callback("orders", fields{"address": fields{"workflow_id": "b"}}),
+			}},
+			want: []map[string]string{{"BellhopUndelivered": "[orders pager]"}},
+		},
+		{
 			name:   "NoNames",
 			reason: "a server refuses a workflow task over an attribute that is too long, for ever, and nobody would be told",
 			script: func(*stage) {}, input: fields{"tenant_id": strings.Repeat("a", 3000), "resource": "../..", "provider": ""},
@@ -341,7 +355,7 @@ func TestSearchAttributes(t *testing.T) {
 			s.OnUpsertTypedSearchAttributes(mock.Anything).Run(func(args mock.Arguments) {
 				upserted := map[string]string{}
 				for key, value := range args.Get(0).(temporal.SearchAttributes).GetUntypedValues() {
-					upserted[key.GetName()], _ = value.(string)
+					upserted[key.GetName()] = fmt.Sprint(value)
 				}
 				got = append(got, upserted)
 			})

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -175,7 +174,7 @@ func (t *Target) Deliver(ctx context.Context, raw json.RawMessage, m bridge.Mess
 		return bridge.Result{Verdict: bridge.Blocked, Err: fmt.Errorf("read the ingress's key: %w", err)}
 	}
 	var path []string
-	header := http.Header{"Content-Type": {"application/json"}}
+	header := http.Header{"Content-Type": {"application/json"}, "User-Agent": {"bellhop"}}
 	body := []byte(m.Body)
 	switch {
 	case address.Awakeable != "" && m.Failed(bellhop.AsResult):
@@ -200,6 +199,7 @@ func (t *Target) Deliver(ctx context.Context, raw json.RawMessage, m bridge.Mess
 		return bridge.Result{Verdict: bridge.Undeliverable, Err: errors.New("the address makes no URL")}
 	}
 	request.Header = header
+	request.GetBody = nil // or the transport would send it a second time by itself, seeing its idempotency key
 	response, err := t.client.Do(request)
 	if err != nil {
 		// The URL, which url.Error repeats, has the awakeable's id in it.
@@ -209,18 +209,11 @@ func (t *Target) Deliver(ctx context.Context, raw json.RawMessage, m bridge.Mess
 		return bridge.Result{Verdict: bridge.Retry, Unknown: true, Err: fmt.Errorf("call %s: %w", t.ingress.Host, err)}
 	}
 	defer response.Body.Close() //nolint:errcheck // what matters was read
-	said, err := io.ReadAll(io.LimitReader(response.Body, maxErrorBytes))
-	if err != nil {
-		said = nil
-	}
-	return classify(address, response, said)
+	return classify(address, response, bridge.Said(response, address.Awakeable, key))
 }
 
-// maxErrorBytes is how much of an answer is read, to say what it was.
-const maxErrorBytes = 2048
-
 // classify says what an answer of the ingress means.
-func classify(address Address, response *http.Response, said []byte) bridge.Result {
+func classify(address Address, response *http.Response, said string) bridge.Result {
 	status := response.StatusCode
 	if status == http.StatusOK || status == http.StatusAccepted {
 		if address.Awakeable != "" {
@@ -229,9 +222,7 @@ func classify(address Address, response *http.Response, said []byte) bridge.Resu
 		}
 		return bridge.Result{Verdict: bridge.Acknowledged}
 	}
-	result := bridge.Result{
-		Err: fmt.Errorf("restate answered %s: %s", response.Status, strings.TrimSpace(string(said))),
-	}
+	result := bridge.Result{Err: fmt.Errorf("restate answered %s: %s", response.Status, said)}
 	switch {
 	case bridge.RetryStatus(status):
 		result.Verdict = bridge.Retry

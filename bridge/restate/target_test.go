@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -82,6 +83,30 @@ func TestAnswers(t *testing.T) {
 }
 
 // TestWire pins what is sent.
+// Go's HTTP client takes a call with an idempotency key for one that it may repeat. Attempts are the workflow's to count.
+func TestBrokenConnectionIsOneAttempt(t *testing.T) {
+	t.Parallel()
+	var calls atomic.Int32
+	ingress := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.ReadAll(r.Body) //nolint:errcheck // a connection is kept only when all was read
+		if calls.Add(1) > 1 {
+			panic(http.ErrAbortHandler)
+		}
+		w.WriteHeader(http.StatusAccepted)
+	}))
+	t.Cleanup(ingress.Close)
+	target, err := restate.New(restate.Config{Ingress: ingress.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := address(t, restate.Address{Service: "orders", Handler: "provisioned"})
+	target.Deliver(t.Context(), to, message(t, bellhop.Succeeded))
+	got := target.Deliver(t.Context(), to, message(t, bellhop.Succeeded)) // on the connection that was kept
+	if got.Verdict != bridge.Retry || !got.Unknown || calls.Load() != 2 {
+		t.Errorf("it is %s (unknown %t) after %d calls, want retry, unknown, 2", got.Verdict, got.Unknown, calls.Load())
+	}
+}
+
 func TestWire(t *testing.T) {
 	t.Parallel()
 	key := filepath.Join(t.TempDir(), "key")

@@ -47,6 +47,23 @@ type Target struct {
 	keyFile string
 	binary  bool
 	client  *http.Client
+	// secrets are what the URL's query may hold: a token, which a receiver may repeat.
+	secrets []string
+}
+
+// minSecret is the length from which on a value in the URL's query is taken for a secret.
+const minSecret = 6
+
+func secretsOf(at *url.URL) []string {
+	secrets := []string{at.RawQuery}
+	for _, values := range at.Query() {
+		for _, value := range values {
+			if len(value) >= minSecret {
+				secrets = append(secrets, value)
+			}
+		}
+	}
+	return secrets
 }
 
 // New makes a target.
@@ -86,7 +103,7 @@ func New(config Config) (*Target, error) {
 	}
 	guard := ssrf.New(ssrf.WithAnyPort(), ssrf.WithAllowedV4Prefixes(v4...), ssrf.WithAllowedV6Prefixes(v6...))
 	return &Target{
-		url: config.URL, host: parsed.Host, keyFile: config.KeyFile, binary: config.Content == "binary",
+		url: config.URL, host: parsed.Host, secrets: secretsOf(parsed), keyFile: config.KeyFile, binary: config.Content == "binary",
 		// The address is checked when it is dialled: a name may resolve to something else than a moment ago. Behind a
 		// proxy nobody could check it.
 		client: bridge.HTTPClient(nil, guard.Safe),
@@ -137,7 +154,7 @@ func (t *Target) Deliver(ctx context.Context, _ json.RawMessage, m bridge.Messag
 		return bridge.Result{Verdict: bridge.Retry, Unknown: true, Err: err}
 	}
 	defer response.Body.Close() //nolint:errcheck // what matters was read
-	return classify(response)
+	return classify(response, t.secrets)
 }
 
 // request makes the CloudEvent's request, whose body is the same in every attempt.
@@ -177,20 +194,13 @@ func (t *Target) request(ctx context.Context, m bridge.Message) (*http.Request, 
 	return request, body, nil
 }
 
-// maxErrorBytes is how much of an answer is read, to say what it was.
-const maxErrorBytes = 2048
-
 // classify says what an answer means.
-func classify(response *http.Response) bridge.Result {
+func classify(response *http.Response, secrets []string) bridge.Result {
 	status := response.StatusCode
 	if status >= http.StatusOK && status < http.StatusMultipleChoices {
 		return bridge.Result{Verdict: bridge.Acknowledged}
 	}
-	said, err := io.ReadAll(io.LimitReader(response.Body, maxErrorBytes))
-	if err != nil {
-		said = nil // the status says enough
-	}
-	result := bridge.Result{Err: fmt.Errorf("the receiver answered %s: %s", response.Status, strings.TrimSpace(string(said)))}
+	result := bridge.Result{Err: fmt.Errorf("the receiver answered %s: %s", response.Status, bridge.Said(response, secrets...))}
 	switch {
 	case bridge.RetryStatus(status):
 		result.Verdict = bridge.Retry

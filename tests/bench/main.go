@@ -26,7 +26,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	scenario := flags.String("scenario", "throughput,latency,event,query,memory", "what to measure, by comma; also: hold")
+	scenario := flags.String("scenario", "throughput,latency,targets,event,query,memory", "what to measure, by comma; also: hold")
 	n := flags.Int("n", 100, "operations per round of the throughput")
 	rounds := flags.Int("rounds", 15, "rounds of each shape")
 	waiting := flags.Int("waiting", 10_000, "operations that wait, for memory")
@@ -46,21 +46,27 @@ func run(ctx context.Context, args []string) error {
 	b := &bench{n: *n, rounds: *rounds, waiting: *waiting, hold: *hold, state: filepath.Join(folder, "simulated.db")}
 	for name := range strings.SplitSeq(*scenario, ",") {
 		measure, ok := map[string]func(context.Context) error{
-			"throughput": b.throughput, "latency": b.latency, "event": b.event, "query": b.query, "memory": b.memory,
-			"hold": b.holdAndDrain,
+			"throughput": b.with(b.throughput), "latency": b.with(b.latency), "event": b.with(b.event),
+			"query": b.with(b.query), "memory": b.with(b.memory), "hold": b.with(b.holdAndDrain),
+			"targets": func(ctx context.Context) error { return b.withEngines(ctx, folder) },
 		}[name]
 		if !ok {
 			return fmt.Errorf("no scenario %q", name)
 		}
-		if err := b.with(ctx, measure); err != nil {
+		if err := measure(ctx); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	return nil
 }
 
-// with runs a measurement with a fresh server and fresh workers.
-func (b *bench) with(ctx context.Context, measure func(context.Context) error) error {
+// with makes a measurement run with a fresh server and fresh workers.
+func (b *bench) with(measure func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error { return b.run(ctx, "", measure) }
+}
+
+// run is what with does, with more in the worker's configuration.
+func (b *bench) run(ctx context.Context, config string, measure func(context.Context) error) error {
 	server, err := peers.StartServer(ctx)
 	if err != nil {
 		return err
@@ -68,7 +74,7 @@ func (b *bench) with(ctx context.Context, measure func(context.Context) error) e
 	defer server.Kill()
 	_ = os.Remove(b.state) // of the measurement before
 	worker, err := peers.StartWorker(ctx, server.Address, fmt.Sprintf(
-		"providers:\n  simulated: {type: simulated, path: %s}\nbackstop: {first: 6h, max: 6h}\n", b.state))
+		"providers:\n  simulated: {type: simulated, path: %s}\nbackstop: {first: 6h, max: 6h}\n%s", b.state, config))
 	if err != nil {
 		return err
 	}

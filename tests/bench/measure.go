@@ -26,6 +26,7 @@ import (
 type bench struct {
 	n, rounds, waiting, hold int
 	state                    string
+	engines                  []*engine
 
 	server, floor *peers.Process
 	worker        *peers.Worker

@@ -56,7 +56,7 @@ type Process struct {
 	tail []string
 }
 
-const tailLines = 200
+const tailLines = 5000
 
 // Start runs a command and hands each line it prints, on either stream, to look until look has seen what it waits for.
 func Start(ctx context.Context, path string, args, env []string, look func(line string) bool) (*Process, error) {

@@ -6,12 +6,15 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 
 	"go.temporal.io/api/proxy"
 	"go.temporal.io/api/workflowservice/v1"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 )
 
 // SignalHook decides what becomes of a signal on its way to the server. It may forward it, and it may answer as it
@@ -25,6 +28,8 @@ type Proxy struct {
 
 	upstream workflowservice.WorkflowServiceClient
 	hook     atomic.Pointer[SignalHook]
+	lose     atomic.Pointer[func(request any) bool]
+	listener *resettable
 	server   *grpc.Server
 	conn     *grpc.ClientConn
 }
@@ -40,17 +45,19 @@ func StartProxy(temporal string) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	plain, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
+	listener := &resettable{Listener: plain, conns: map[net.Conn]bool{}}
 	p := &Proxy{
+		listener:              listener,
 		WorkflowServiceServer: all,
 		Address:               listener.Addr().String(),
 		upstream:              upstream,
-		server:                grpc.NewServer(),
 		conn:                  conn,
 	}
+	p.server = grpc.NewServer(grpc.UnaryInterceptor(p.answer))
 	workflowservice.RegisterWorkflowServiceServer(p.server, p)
 	go func() { _ = p.server.Serve(listener) }() // ends with Close
 	return p, nil
@@ -63,6 +70,50 @@ func (p *Proxy) Hook(hook SignalHook) {
 		return
 	}
 	p.hook.Store(&hook)
+}
+
+// Lose lets requests that lose chooses be applied, and the connection be reset before their answer.
+func (p *Proxy) Lose(lose func(request any) bool) { p.lose.Store(&lose) }
+
+func (p *Proxy) answer(ctx context.Context, request any, _ *grpc.UnaryServerInfo, forward grpc.UnaryHandler) (any, error) {
+	answer, err := forward(ctx, request)
+	if lose := p.lose.Load(); lose != nil && err == nil && (*lose)(request) {
+		p.Reset() // others lose their answers with this one
+		return nil, status.Error(codes.Unavailable, "reset")
+	}
+	return answer, err
+}
+
+// Reset breaks the connections to the proxy. Whatever is under way on them gets no answer.
+func (p *Proxy) Reset() { p.listener.reset() }
+
+// resettable remembers the connections that it has accepted.
+type resettable struct {
+	net.Listener
+	mu    sync.Mutex
+	conns map[net.Conn]bool
+}
+
+func (r *resettable) Accept() (net.Conn, error) {
+	conn, err := r.Listener.Accept()
+	if err == nil {
+		r.mu.Lock()
+		r.conns[conn] = true
+		r.mu.Unlock()
+	}
+	return conn, err
+}
+
+func (r *resettable) reset() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for conn := range r.conns {
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			_ = tcp.SetLinger(0) // it is closed all the same
+		}
+		_ = conn.Close() // it may be closed already
+		delete(r.conns, conn)
+	}
 }
 
 // SignalWorkflowExecution is part of the service.

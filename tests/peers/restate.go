@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"testing"
 	"time"
 )
 
@@ -26,30 +25,31 @@ type Restate struct {
 	env    []string
 }
 
-// RestateFor starts a Restate server that lives as long as the test.
-func RestateFor(tb testing.TB) *Restate {
-	tb.Helper()
+// ErrNoRestate says that there is no Restate server to start.
+var ErrNoRestate = errors.New("restate-server is not installed; run: make tools")
+
+// StartRestate starts a Restate server that keeps everything in a folder.
+func StartRestate(ctx context.Context, folder string) (*Restate, error) {
 	binary := filepath.Join(Root(), ".tools", "bin", "restate-server")
 	if _, err := os.Stat(binary); err != nil {
-		Missing(tb, "restate-server is not installed; run: make tools")
+		return nil, ErrNoRestate
 	}
-	ports, err := freePorts(3)
+	ports, err := FreePorts(3)
 	if err != nil {
-		tb.Fatal(err)
+		return nil, err
 	}
 	_, node, _ := strings.Cut(ports[2], ":")
 	r := &Restate{Ingress: "http://" + ports[0], Admin: "http://" + ports[1], binary: binary, env: []string{
 		"DO_NOT_TRACK=1", "RESTATE_LOG_FILTER=warn,octocrab=off,restate_server=info", "RESTATE_LOG_FORMAT=compact",
-		"RESTATE_LOG_DISABLE_ANSI_CODES=true", "RESTATE_NODE_NAME=n1", "RESTATE_BASE_DIR=" + tb.TempDir(),
+		"RESTATE_LOG_DISABLE_ANSI_CODES=true", "RESTATE_NODE_NAME=n1", "RESTATE_BASE_DIR=" + folder,
 		"RESTATE_LISTEN_MODE=tcp", "RESTATE_BIND_IP=127.0.0.1", "RESTATE_ADVERTISED_HOST=127.0.0.1", "RESTATE_BIND_PORT=" + node,
 		"RESTATE_INGRESS__BIND_ADDRESS=" + ports[0], "RESTATE_ADMIN__BIND_ADDRESS=" + ports[1],
 		"RESTATE_DEFAULT_NUM_PARTITIONS=1", "RESTATE_ROCKSDB_TOTAL_MEMORY_SIZE=64MiB",
 	}}
-	if err := r.Restart(tb.Context()); err != nil {
-		tb.Fatal(err)
+	if err := r.Restart(ctx); err != nil {
+		return nil, err
 	}
-	tb.Cleanup(func() { r.Kill() })
-	return r
+	return r, nil
 }
 
 // Restart starts it, after a Kill on what it kept, and waits until it is ready.
@@ -114,8 +114,8 @@ func answers(ctx context.Context, url string) error {
 	}
 }
 
-// freePorts are addresses on loopback that nobody listens at.
-func freePorts(n int) ([]string, error) {
+// FreePorts are addresses on loopback that nobody listens at.
+func FreePorts(n int) ([]string, error) {
 	if n == 0 {
 		return nil, nil
 	}
@@ -123,6 +123,6 @@ func freePorts(n int) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	more, err := freePorts(n - 1) // while this one is held, so that they differ
+	more, err := FreePorts(n - 1) // while this one is held, so that they differ
 	return append(more, listener.Addr().String()), errors.Join(err, listener.Close())
 }

@@ -32,7 +32,7 @@ func StepFunctionsFor(tb testing.TB) *StepFunctions {
 	if _, err := os.Stat(python); err != nil {
 		Missing(tb, "the Step Functions engine is not installed; run: make tools")
 	}
-	ports, err := freePorts(1)
+	ports, err := FreePorts(1)
 	if err != nil {
 		tb.Fatal(err)
 	}

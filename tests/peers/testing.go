@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"errors"
 	"os"
 	"testing"
 )
@@ -40,4 +41,18 @@ func WorkerFor(tb testing.TB, server *Server, config string, env ...string) *Wor
 	}
 	tb.Cleanup(worker.Kill)
 	return worker
+}
+
+// RestateFor starts a Restate server that lives as long as the test.
+func RestateFor(tb testing.TB) *Restate {
+	tb.Helper()
+	r, err := StartRestate(tb.Context(), tb.TempDir())
+	if errors.Is(err, ErrNoRestate) {
+		Missing(tb, err.Error())
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { r.Kill() })
+	return r
 }

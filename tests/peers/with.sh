@@ -22,6 +22,8 @@ sh "$root/tests/tools/install.sh" restate-server ||
 	missing "Restate server" "it needs Node.js; for more see: sh tests/tools/install.sh restate-server"
 sh "$root/tests/tools/install.sh" stepfunctions ||
 	missing "Step Functions engine" "it needs Python 3.12 or 3.13; for more see: sh tests/tools/install.sh stepfunctions"
+sh "$root/tests/tools/install.sh" webhook-libraries ||
+	missing "webhook libraries" "they need Node.js; for more see: sh tests/tools/install.sh webhook-libraries"
 PATH=$root/.tools/bin:$root/bin:$PATH
 export PATH
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs tools and peers into .tools/, each once per version.
 #
-#   install.sh NAME…   installs what is missing of temporal, restate-server, stepfunctions, golangci-lint,
+#   install.sh NAME…   installs what is missing of temporal, restate-server, webhook-libraries, stepfunctions, golangci-lint,
 #                      workflowcheck, docker-compose; says nothing of what is there
 #   install.sh --list  prints names and versions
 #
@@ -22,6 +22,8 @@ restate=1.7.12
 # engine and needs twice the space.
 stepfunctions=$(sed -n 's|^localstack-core.*==\([0-9.]*\).*$|\1|p' "$root/tests/tools/stepfunctions/requirements.txt")
 stepfunctions=$stepfunctions-$(cksum <"$root/tests/tools/stepfunctions/requirements.txt" | cut -d ' ' -f 1)
+# What a webhook receiver in Node needs, of which the lock file in tests/webhook has the versions.
+webhooks=$(cksum <"$root/tests/webhook/package-lock.json" | cut -d ' ' -f 1)
 # Has exclude directives, which go install refuses too: its version is the one in tests/tools/compose/go.mod.
 compose=$(sed -n 's|^.*github.com/docker/compose/v5 \(v[^ ]*\).*$|\1|p' "$root/tests/tools/compose/go.mod")
 
@@ -30,6 +32,7 @@ version() {
 	temporal) echo "$temporal" ;;
 	restate-server) echo "$restate" ;;
 	stepfunctions) echo "$stepfunctions" ;;
+	webhook-libraries) echo "$webhooks" ;;
 	golangci-lint) echo "$golangci" ;;
 	workflowcheck) echo "$workflowcheck" ;;
 	docker-compose) echo "$compose" ;;
@@ -68,6 +71,10 @@ build() {
 			"$3/stepfunctions/bin/python" -m pip install --quiet --require-hashes --only-binary :all: \
 				-r "$root/tests/tools/stepfunctions/requirements.txt"
 		;;
+	webhook-libraries)
+		mkdir "$3/$1" && cp "$root/tests/webhook/package.json" "$root/tests/webhook/package-lock.json" "$3/$1" &&
+			cd "$3/$1" && npm ci --ignore-scripts --no-audit --no-fund
+		;;
 	golangci-lint) GOBIN=$3 go install "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$2" ;;
 	workflowcheck) GOBIN=$3 go install "go.temporal.io/sdk/contrib/tools/workflowcheck@$2" ;;
 	docker-compose)
@@ -103,7 +110,7 @@ install() {
 }
 
 if [ "${1:-}" = --list ]; then
-	for name in temporal restate-server stepfunctions golangci-lint workflowcheck docker-compose; do
+	for name in temporal restate-server webhook-libraries stepfunctions golangci-lint workflowcheck docker-compose; do
 		echo "$name $(version "$name")"
 	done
 	exit

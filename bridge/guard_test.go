@@ -1,0 +1,158 @@
+package bridge_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"bellhop"
+	"bellhop/bridge"
+)
+
+// scripted is a target whose calls do what a test wants.
+type scripted struct {
+	calls atomic.Int32
+	call  func(n int32) bridge.Result
+}
+
+func (s *scripted) Check(bellhop.Callback) error { return nil }
+
+func (s *scripted) Deliver(context.Context, json.RawMessage, bridge.Message) bridge.Result {
+	return s.call(s.calls.Add(1))
+}
+
+// beating is one whose engine knows heartbeats.
+type beating struct{ *scripted }
+
+func (b beating) Heartbeat(context.Context, json.RawMessage) bridge.Result {
+	return b.call(b.calls.Add(1))
+}
+
+var (
+	fine   = bridge.Result{Verdict: bridge.Acknowledged}
+	broken = bridge.Result{Verdict: bridge.Retry, Unknown: true, Err: errors.New("connection refused")}
+)
+
+func TestTargetOutOfOrderIsSpared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		answer := broken
+		target := &scripted{call: func(int32) bridge.Result { return answer }}
+		var told []bool
+		guarded := bridge.Guard(target, bridge.Limits{}, func(spared bool) { told = append(told, spared) })
+		ring := func() bridge.Result { return guarded.Deliver(t.Context(), nil, bridge.Message{}) }
+		for range 5 {
+			if result := ring(); result.Untried || !result.Unknown {
+				t.Fatalf("an attempt that was made is answered %+v", result)
+			}
+		}
+		for range 100 {
+			if result := ring(); !result.Untried || result.Unknown || result.Verdict != bridge.Retry || result.Err == nil {
+				t.Fatalf("an attempt that was spared is answered %+v", result)
+			}
+		}
+		if n := target.calls.Load(); n != 5 {
+			t.Errorf("a target that is out of order was called %d times", n)
+		}
+		time.Sleep(11 * time.Second)
+		for range 100 {
+			ring()
+		}
+		if n := target.calls.Load(); n != 6 {
+			t.Errorf("one call shall try a target that may work again; %d did", n-5)
+		}
+		answer = fine
+		time.Sleep(11 * time.Second)
+		for range 100 {
+			if result := ring(); result.Verdict != bridge.Acknowledged {
+				t.Fatalf("a target that works again is answered for with %+v", result)
+			}
+		}
+		if len(told) != 2 || !told[0] || told[1] {
+			t.Errorf("the operator was told %v, want that it began and that it ended", told)
+		}
+	})
+}
+
+// A caller that is gone or an operator's fault says nothing about the target.
+func TestOnlyATargetOutOfOrderIsSpared(t *testing.T) {
+	for _, verdict := range []bridge.Verdict{bridge.Closed, bridge.Blocked, bridge.Undeliverable, bridge.Accepted} {
+		target := &scripted{call: func(int32) bridge.Result { return bridge.Result{Verdict: verdict, Err: errors.New("so")} }}
+		guarded := bridge.Guard(target, bridge.Limits{}, nil)
+		for range 20 {
+			if result := guarded.Deliver(t.Context(), nil, bridge.Message{}); result.Verdict != verdict {
+				t.Fatalf("%s became %+v", verdict, result)
+			}
+		}
+	}
+}
+
+func TestBlackHoleTakesNoMoreThanItsPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hold := make(chan struct{})
+		target := &scripted{call: func(int32) bridge.Result { <-hold; return fine }}
+		guarded := bridge.Guard(target, bridge.Limits{Concurrency: 3}, nil)
+		for range 3 {
+			go guarded.Deliver(t.Context(), nil, bridge.Message{})
+		}
+		synctest.Wait()
+		before := time.Now()
+		for range 100 {
+			if result := guarded.Deliver(t.Context(), nil, bridge.Message{}); !result.Untried {
+				t.Fatalf("the fourth call at once is answered %+v", result)
+			}
+		}
+		if waited := time.Since(before); waited != 0 {
+			t.Errorf("calls that find no place were kept for %s", waited)
+		}
+		close(hold)
+		synctest.Wait()
+		if result := guarded.Deliver(t.Context(), nil, bridge.Message{}); result.Verdict != bridge.Acknowledged {
+			t.Errorf("a place that was given back is answered for with %+v", result)
+		}
+	})
+}
+
+func TestCallsPerSecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		target := &scripted{call: func(int32) bridge.Result { return fine }}
+		guarded := bridge.Guard(beating{target}, bridge.Limits{PerSecond: 100}, nil)
+		began := time.Now()
+		sent := 0
+		for time.Since(began) < 10*time.Second {
+			result := guarded.Heartbeat(t.Context(), nil) // heartbeats count as well
+			if result.Untried {
+				time.Sleep(result.RetryAfter)
+				continue
+			}
+			sent++
+		}
+		if sent < 900 || sent > 1020 {
+			t.Errorf("%d calls in ten seconds, want 100 in each", sent)
+		}
+	})
+}
+
+func TestHeartbeats(t *testing.T) {
+	target := &scripted{call: func(int32) bridge.Result { return fine }}
+	for _, row := range []struct {
+		name   string
+		target bridge.Target
+		want   bool
+	}{
+		{"Without", target, false},
+		{"With", beating{target}, true},
+		{"GuardedWithout", bridge.Guard(target, bridge.Limits{}, nil), false},
+		{"GuardedWith", bridge.Guard(beating{target}, bridge.Limits{}, nil), true},
+	} {
+		if bridge.Heartbeats(row.target) != row.want {
+			t.Errorf("%s: want %t", row.name, row.want)
+		}
+	}
+	if result := bridge.Guard(target, bridge.Limits{}, nil).Heartbeat(t.Context(), nil); result.Verdict != bridge.Blocked {
+		t.Errorf("a heartbeat that nobody can send is answered %+v", result)
+	}
+}

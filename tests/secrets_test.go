@@ -1,0 +1,328 @@
+package tests
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/moby/moby/client"
+	"github.com/stretchr/testify/require"
+	enumspb "go.temporal.io/api/enums/v1"
+	sdkpb "go.temporal.io/api/sdk/v1"
+	"google.golang.org/protobuf/proto"
+
+	"bellhop/tests/peers"
+)
+
+// secrets are what must not show up anywhere, by what they are.
+type secrets map[string]string
+
+// random makes a secret of its own kind.
+func (s secrets) random(kind string) string {
+	raw := make([]byte, 16)
+	_, _ = rand.Read(raw) //nolint:errcheck // it never fails
+	s[kind] = kind + "-" + hex.EncodeToString(raw)
+	return s[kind]
+}
+
+// awakeable makes an id of Restate's.
+func (s secrets) awakeable(kind string) string {
+	raw := make([]byte, 28)
+	_, _ = rand.Read(raw[:24]) //nolint:errcheck // it never fails
+	raw[27] = 17
+	s[kind] = "sign_1" + base64.RawURLEncoding.EncodeToString(raw)
+	return s[kind]
+}
+
+// taskToken makes a token of a Temporal activity.
+func (s secrets) taskToken(kind string) string {
+	s[kind+" in base64"] = base64.StdEncoding.EncodeToString([]byte(s.random(kind)))
+	return s[kind+" in base64"]
+}
+
+// whsec makes a webhook's key.
+func (s secrets) whsec(kind string) string {
+	s[kind+" in base64"] = base64.StdEncoding.EncodeToString([]byte(s.random(kind)))
+	return "whsec_" + s[kind+" in base64"]
+}
+
+// gossip is an engine that answers with everything it was told, which is what a careless one may do.
+type gossip struct {
+	mu sync.Mutex
+	// bodies are what callbacks said, as far as it is not what finds the caller.
+	bodies strings.Builder
+}
+
+func (g *gossip) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return
+	}
+	var status int
+	_, _ = fmt.Sscanf(r.URL.Path, "/%d", &status)
+	if r.Header.Get("X-Amz-Target") != "" {
+		var request struct{ TaskToken string }
+		_ = json.Unmarshal(body, &request) //nolint:errcheck // the answer is gossip anyhow
+		w.Header().Set("Content-Type", "application/x-amz-json-1.0")
+		w.WriteHeader(status)
+		_ = json.NewEncoder(w).Encode(map[string]any{ //nolint:errcheck,errchkjson // the client hung up
+			"__type": "com.amazonaws.sfn#ServiceUnavailable", "message": "what of " + request.TaskToken,
+		})
+		return
+	}
+	g.mu.Lock()
+	g.bodies.Write(body)
+	g.mu.Unlock()
+	w.WriteHeader(status)
+	if status != http.StatusOK {
+		_, _ = fmt.Fprintf(w, "%s %s %v", r.Method, r.URL, r.Header) //nolint:errcheck // the client hung up
+	}
+}
+
+// TestSecretsShowNowhere has operations with a secret in every field that holds one succeed, fail, be refused and call
+// back engines that repeat everything they hear, and then looks for the secrets wherever an operator, a caller or a
+// stranger can look.
+func TestSecretsShowNowhere(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	s := secrets{}
+	g := &gossip{}
+	engine := httptest.NewServer(g)
+	t.Cleanup(engine.Close)
+	write := func(name, text string) string {
+		file := filepath.Join(b.folder, name)
+		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+		return file
+	}
+	keys := write("keys", s.whsec("webhook-key-old")+"\n"+s.whsec("webhook-key-new"))
+	authKey := write("auth", s.random("restate-auth-key"))
+	metricsToken := s.random("metrics-token")
+	query := s.random("webhook-url-token")
+	targets := "targets:\n  temporal: {type: temporal}\n"
+	for _, status := range []int{200, 403, 500} {
+		targets += fmt.Sprintf("  hook-%d: {type: webhook, url: '%s/%d?token=%s', key_file: %s, allow: [127.0.0.0/8]}\n",
+			status, engine.URL, status, query, keys)
+		targets += fmt.Sprintf("  restate-%d: {type: restate, ingress: '%s/%d', auth_key_file: %s}\n", status, engine.URL, status, authKey)
+	}
+	targets += fmt.Sprintf("  steps: {type: stepfunctions, region: eu-central-1, endpoint: '%s/503'}\n", engine.URL)
+	spans, tracing := b.trace()
+	leaky, tenant := b.leaky()
+	providers := ""
+	if leaky != "" {
+		providers = withDocker + "\n"
+	}
+	worker := b.work(b.config(providers+noBackstop, targets, tracing, "log: {level: debug}", "metrics_token_file: "+write("token", metricsToken)),
+		"AWS_ACCESS_KEY_ID=AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY="+s.random("aws-secret-key"),
+		"AWS_SESSION_TOKEN="+s.random("aws-session-token"), "AWS_CONFIG_FILE="+os.DevNull, "AWS_SHARED_CREDENTIALS_FILE="+os.DevNull)
+
+	password, unusual := s.random("env-value"), s.random(`env "value" <of>\ several`)
+	operation := func(resource, provider, script string) string {
+		callbacks := []string{
+			`{"target": "hook-200"}`, `{"target": "hook-403", "deadline": "4s"}`, `{"target": "hook-500", "deadline": "4s"}`,
+			fmt.Sprintf(`{"target": "temporal", "address": {"task_token": %q}}`, s.taskToken(resource+"-activity-token")),
+			fmt.Sprintf(`{"target": "steps", "address": {"task_token": %q}, "deadline": "4s"}`, s.random(resource+"-task-token")),
+		}
+		for _, status := range []int{200, 403, 500} {
+			callbacks = append(callbacks, fmt.Sprintf(`{"target": "restate-%d", "address": {"awakeable": %q}, "deadline": "4s"}`,
+				status, s.awakeable(fmt.Sprintf("%s-awakeable-%d", resource, status))))
+		}
+		env, err := json.Marshal(map[string]string{"PASSWORD": password, "OTHER": unusual, "MODE": "prod"})
+		require.NoError(t, err)
+		return fmt.Sprintf(`{"tenant_id": "acme", "resource": %q, "provider": %q, "spec": {"image": "nginx:1.27", "env": %s},
+			"provider_config": %s, "callbacks": [%s]}`, resource, provider, env, script, strings.Join(callbacks, ", "))
+	}
+	said := map[string]string{} // by where it was said
+	say := func(stdin, name string, args ...string) {
+		stdout, stderr, _ := b.run(stdin, name, args...)
+		said[name+" "+strings.Join(args, " ")] += stdout + stderr
+	}
+	begin := func(id, input string) {
+		said["bellhop provision "+id] = ""
+		stdout, stderr, _ := b.run(input, "bellhop", "provision", "--id", id, "-f", "-")
+		said["bellhop provision "+id] = stdout + stderr
+	}
+	excuse, err := json.Marshal("panic: cannot log in with " + password + " nor " + unusual)
+	require.NoError(t, err)
+	begin("succeeds", operation("succeeds", "simulated", `{"ready_after": "1s"}`))
+	begin("fails", operation("fails", "simulated", `{"fail": {"code": "CONTAINER_EXITED", "message": `+string(excuse)+`}}`))
+	begin("refused-ask", operation("refused-ask", "simulated", `{"fail": {"code": "PERMISSION_DENIED", "at": "ask", "message": `+string(excuse)+`}}`))
+	begin("waits", operation("waits", "simulated", `{"ready_after": "1h"}`))
+	ids := []string{"succeeds", "fails", "refused-ask", "waits"}
+	// Refused before it is begun, by whoever types it.
+	begin("no-such-provider", operation("no-such-provider", "nowhere", `{}`))
+	begin("torn", operation("torn", "simulated", `{}`)[:900])
+	begin("mistyped", strings.NewReplacer(`"address": {`, `"adress": {`, `"PASSWORD": `, `"PASSWORD": [`, `"OTHER"`, `], "OTHER"`,
+		`"MODE"`, `], "MODE"`).Replace(operation("mistyped", "simulated", `{}`)))
+	// Refused by the operation itself, since the temporal CLI checks nothing.
+	for id, input := range map[string]string{
+		"cli-no-such-provider": operation("cli-no-such-provider", "nowhere", `{}`),
+		"cli-wrong-addresses": strings.NewReplacer(`"awakeable": "`, `"awakeable": "not-`, `"task_token"`, `"tasktoken"`).
+			Replace(operation("cli-wrong-addresses", "simulated", `{}`)),
+		"cli-no-objects": fmt.Sprintf(`{"tenant_id": "acme", "provider": "simulated", "spec": {"image": "i", "env": [%q]},
+			"callbacks": [%q, {"target": "temporal", "address": %q}, {"target": "steps", "address": {"task_token": [%q]}}]}`,
+			s.random("env-in-a-list"), s.random("token-as-callback"), s.random("token-as-address"), s.random("token-in-a-list")),
+		"cli-unknown-script": operation("cli-unknown-script", "simulated", `{"fial": {}}`),
+	} {
+		say("", "temporal", "workflow", "start", "--type", "ProvisionCompute", "--task-queue", "bellhop", "--workflow-id", id, "--input", input)
+		// The temporal CLI prints what it was given; that is its user's business.
+		delete(said, "temporal workflow start --type ProvisionCompute --task-queue bellhop --workflow-id "+id+" --input "+input)
+		ids = append(ids, id)
+	}
+	if leaky != "" {
+		begin("container", strings.NewReplacer("nginx:1.27", leaky, "acme", tenant).Replace(operation("container", "docker", `{}`)))
+		ids = append(ids, "container")
+	}
+
+	look := func(when string) {
+		for _, id := range ids {
+			say("", "bellhop", "status", id)
+			say("", "bellhop", "status", id, "-o", "json")
+			described, err := b.client.DescribeWorkflowExecution(b.ctx, id, "")
+			require.NoError(t, err)
+			raw, err := proto.Marshal(described)
+			require.NoError(t, err)
+			said["description of "+id+" "+when] = string(raw)
+			if answer, err := b.client.QueryWorkflow(b.ctx, id, "", "__temporal_workflow_metadata"); err == nil {
+				var details sdkpb.WorkflowMetadata
+				require.NoError(t, answer.Get(&details))
+				said["details of "+id+" "+when] = details.GetCurrentDetails() + details.String()
+			}
+		}
+	}
+	b.until("deliveries were tried and go on", func() bool {
+		look("while it is told")
+		for _, receipt := range b.status("fails").Callbacks {
+			if strings.HasSuffix(receipt.Target, "00") && receipt.Attempts == 0 {
+				return false
+			}
+		}
+		return true
+	})
+	_, stderr, code := b.run("", "bellhop", "cancel", "waits")
+	require.Zero(t, code, stderr)
+	for _, id := range ids {
+		b.until(id+" is settled", func() bool {
+			for _, receipt := range b.status(id).Callbacks {
+				if !receipt.State.Settled() {
+					return false
+				}
+			}
+			return b.status(id).State.Terminal()
+		})
+		say("", "bellhop", "wait", id)
+		said["history of "+id] = b.answersIn(id)
+	}
+	look("at its end")
+	say("", "bellhop", "list")
+	say("", "bellhop", "list", "-o", "json")
+	metrics, err := http.NewRequestWithContext(b.ctx, http.MethodGet, "http://"+worker.Listen+"/metrics", http.NoBody)
+	require.NoError(t, err)
+	metrics.Header.Set("Authorization", "Bearer "+metricsToken)
+	answer, err := http.DefaultClient.Do(metrics)
+	require.NoError(t, err)
+	text, err := io.ReadAll(answer.Body)
+	require.NoError(t, err)
+	require.NoError(t, answer.Body.Close())
+	require.Contains(t, string(text), "bellhop_callbacks_total")
+	said["metrics"] = string(text)
+	require.NoError(t, worker.Stop(soon))
+	say("", "bellhop", "status", "fails", "-o", "json") // which is put together from the history now
+	said["worker's log"] = worker.Output()
+	require.Contains(t, said["worker's log"], "msg=working", "the log is whole")
+	require.Contains(t, said["worker's log"], "level=DEBUG", "the log is whole")
+	spans.mu.Lock()
+	said["traces"] = spans.seen.String()
+	spans.mu.Unlock()
+	g.mu.Lock()
+	said["callbacks"] = g.bodies.String()
+	g.mu.Unlock()
+	// That it looked where it meant to: what is blotted out is shown as such.
+	require.Contains(t, said["bellhop status fails -o json"], "panic: cannot log in with [redacted] nor [redacted]")
+	require.Contains(t, said["callbacks"], "panic: cannot log in with [redacted] nor [redacted]")
+	require.Contains(t, said["bellhop status fails -o json"], "the receiver answered 500 Internal Server Error: POST /500?[redacted]")
+	require.Contains(t, said["bellhop status fails -o json"], "restate answered 403 Forbidden: POST /403/restate/awakeables/[redacted]/resolve")
+
+	searched := 0
+	for where, what := range said {
+		searched += len(what)
+		for _, kind := range slices.Sorted(maps.Keys(s)) {
+			for _, form := range forms(s[kind]) {
+				if at := strings.Index(what, form); at >= 0 {
+					t.Errorf("the %s shows in: %s: …%q", kind, where, what[max(0, at-200):at])
+				}
+			}
+		}
+	}
+	t.Logf("%d secrets were looked for in %d places, %d bytes", len(s), len(said), searched)
+}
+
+// forms are how a secret is written: as it is, within JSON, and within JSON that is within JSON.
+func forms(secret string) []string {
+	quoted := func(text string) string {
+		var out bytes.Buffer
+		encoder := json.NewEncoder(&out)
+		encoder.SetEscapeHTML(false)
+		_ = encoder.Encode(text) //nolint:errcheck,errchkjson // it is text
+		return strings.Trim(strings.TrimSpace(out.String()), `"`)
+	}
+	escaped, err := json.Marshal(secret)
+	if err != nil {
+		return []string{secret}
+	}
+	return []string{secret, quoted(secret), quoted(quoted(secret)), strings.Trim(string(escaped), `"`)}
+}
+
+// answersIn is an operation's history without what it was given: its own input, that of its activities, and what a
+// watcher signals, which the operation itself blots out. These are not encrypted; docs/concepts.md says so.
+func (b *bench) answersIn(id string) string {
+	b.Helper()
+	var all []byte
+	history := b.client.GetWorkflowHistory(b.ctx, id, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	for history.HasNext() {
+		event, err := history.Next()
+		require.NoError(b, err)
+		switch event.GetEventType() { //nolint:exhaustive // the others are looked at
+		case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED, enumspb.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED,
+			enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED:
+			continue
+		}
+		raw, err := proto.Marshal(event)
+		require.NoError(b, err)
+		all = append(all, raw...)
+	}
+	return string(all)
+}
+
+// leaky is an image whose container prints its environment and fails, and a tenant to run it; empty without an engine.
+func (b *bench) leaky() (image, tenant string) {
+	b.Helper()
+	docker, err := client.New(client.FromEnv)
+	require.NoError(b, err)
+	_, err = docker.Ping(b.ctx, client.PingOptions{})
+	require.NoError(b, docker.Close())
+	if err != nil {
+		return "", ""
+	}
+	e := b.engine()
+	image = strings.Replace(e.image, "hello", "leaky", 1)
+	_, err = peers.MakeImage(b.ctx, e.docker, image, "tests/peers/leaky")
+	require.NoError(b, err)
+	b.Cleanup(func() {
+		_, _ = e.docker.ImageRemove(context.Background(), image, client.ImageRemoveOptions{Force: true})
+	})
+	return image, e.tenant
+}
