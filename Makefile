@@ -82,7 +82,7 @@ fmt: ## format the Go code
 
 .PHONY: tools
 tools: ## install all tools and peers into .tools/
-	@sh tests/tools/install.sh temporal restate-server webhook-libraries stepfunctions golangci-lint workflowcheck docker-compose
+	@sh tests/tools/install.sh temporal restate-server stepfunctions webhook-libraries golangci-lint workflowcheck docker-compose
 
 .PHONY: clean
 clean: ## remove binaries and the engine's leftovers; .tools/ stays (make distclean)

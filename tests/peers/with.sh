@@ -20,10 +20,10 @@ sh "$root/tests/tools/install.sh" temporal ||
 	missing "temporal CLI" "for more see: sh tests/tools/install.sh temporal"
 sh "$root/tests/tools/install.sh" restate-server ||
 	missing "Restate server" "it needs Node.js; for more see: sh tests/tools/install.sh restate-server"
-sh "$root/tests/tools/install.sh" stepfunctions ||
-	missing "Step Functions engine" "it needs Python 3.12 or 3.13; for more see: sh tests/tools/install.sh stepfunctions"
 sh "$root/tests/tools/install.sh" webhook-libraries ||
 	missing "webhook libraries" "they need Node.js; for more see: sh tests/tools/install.sh webhook-libraries"
+sh "$root/tests/tools/install.sh" stepfunctions ||
+	missing "Step Functions engine" "it needs Python 3.12 or 3.13; for more see: sh tests/tools/install.sh stepfunctions"
 PATH=$root/.tools/bin:$root/bin:$PATH
 export PATH
 

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs tools and peers into .tools/, each once per version.
 #
-#   install.sh NAME…   installs what is missing of temporal, restate-server, webhook-libraries, stepfunctions, golangci-lint,
-#                      workflowcheck, docker-compose; says nothing of what is there
+#   install.sh NAME…   installs what is missing of temporal, restate-server, stepfunctions, webhook-libraries,
+#                      golangci-lint, workflowcheck, docker-compose; says nothing of what is there
 #   install.sh --list  prints names and versions
 #
 # A program is kept as .tools/NAME-VERSION-GO, GO being the toolchain that built it (an analyser built with an older
@@ -18,12 +18,12 @@ temporal=v1.5.1
 golangci=v2.15.0
 workflowcheck=v0.6.0
 restate=1.7.12
+# What a webhook receiver in Node needs, of which the lock file in tests/webhook has the versions.
+webhooks=$(cksum <"$root/tests/webhook/package-lock.json" | cut -d ' ' -f 1)
 # LocalStack's Step Functions engine, with the versions and hashes of all that it needs. Its fork localemu has the same
 # engine and needs twice the space.
 stepfunctions=$(sed -n 's|^localstack-core.*==\([0-9.]*\).*$|\1|p' "$root/tests/tools/stepfunctions/requirements.txt")
 stepfunctions=$stepfunctions-$(cksum <"$root/tests/tools/stepfunctions/requirements.txt" | cut -d ' ' -f 1)
-# What a webhook receiver in Node needs, of which the lock file in tests/webhook has the versions.
-webhooks=$(cksum <"$root/tests/webhook/package-lock.json" | cut -d ' ' -f 1)
 # Has exclude directives, which go install refuses too: its version is the one in tests/tools/compose/go.mod.
 compose=$(sed -n 's|^.*github.com/docker/compose/v5 \(v[^ ]*\).*$|\1|p' "$root/tests/tools/compose/go.mod")
 
@@ -31,8 +31,8 @@ version() {
 	case $1 in
 	temporal) echo "$temporal" ;;
 	restate-server) echo "$restate" ;;
-	stepfunctions) echo "$stepfunctions" ;;
 	webhook-libraries) echo "$webhooks" ;;
+	stepfunctions) echo "$stepfunctions" ;;
 	golangci-lint) echo "$golangci" ;;
 	workflowcheck) echo "$workflowcheck" ;;
 	docker-compose) echo "$compose" ;;
@@ -65,15 +65,15 @@ build() {
 		cd "$3" && npm pack --silent "@restatedev/restate-server-$(node -p 'process.platform + "-" + process.arch')@$2" &&
 			tar -xzf ./*.tgz && mv package/bin/restate-server .
 		;;
+	webhook-libraries)
+		mkdir "$3/$1" && cp "$root/tests/webhook/package.json" "$root/tests/webhook/package-lock.json" "$3/$1" &&
+			cd "$3/$1" && npm ci --ignore-scripts --no-audit --no-fund
+		;;
 	stepfunctions)
 		# A virtual environment that is used through its own bin/python, so that it may be moved.
 		python=$(python312) && "$python" -m venv "$3/stepfunctions" &&
 			"$3/stepfunctions/bin/python" -m pip install --quiet --require-hashes --only-binary :all: \
 				-r "$root/tests/tools/stepfunctions/requirements.txt"
-		;;
-	webhook-libraries)
-		mkdir "$3/$1" && cp "$root/tests/webhook/package.json" "$root/tests/webhook/package-lock.json" "$3/$1" &&
-			cd "$3/$1" && npm ci --ignore-scripts --no-audit --no-fund
 		;;
 	golangci-lint) GOBIN=$3 go install "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$2" ;;
 	workflowcheck) GOBIN=$3 go install "go.temporal.io/sdk/contrib/tools/workflowcheck@$2" ;;
@@ -110,7 +110,7 @@ install() {
 }
 
 if [ "${1:-}" = --list ]; then
-	for name in temporal restate-server webhook-libraries stepfunctions golangci-lint workflowcheck docker-compose; do
+	for name in temporal restate-server stepfunctions webhook-libraries golangci-lint workflowcheck docker-compose; do
 		echo "$name $(version "$name")"
 	done
 	exit
