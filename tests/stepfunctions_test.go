@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -423,6 +424,8 @@ func TestStepFunctionsTasks(t *testing.T) {
 type lossy struct {
 	*httptest.Server
 	hook atomic.Pointer[func(action string) fate]
+	// tokens are those that were completed.
+	tokens sync.Map
 }
 
 // fate is what becomes of a call.
@@ -443,6 +446,17 @@ func newLossy(t *testing.T, endpoint string) *lossy {
 	}
 	l := &lossy{}
 	l.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return // the client hung up
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		var call struct {
+			TaskToken string `json:"taskToken"`
+		}
+		if json.Unmarshal(body, &call) == nil && call.TaskToken != "" {
+			l.tokens.Store(call.TaskToken, true)
+		}
 		action := strings.TrimPrefix(r.Header.Get("X-Amz-Target"), "AWSStepFunctions.")
 		decide := passed
 		if hook := l.hook.Load(); hook != nil {
@@ -501,7 +515,19 @@ func TestStepFunctionsAcknowledgementIsLost(t *testing.T) {
 		require.Equal(t, 1, strings.Count(s.engine.Events(s.ctx, execution), "ActivitySucceeded"))
 	}
 	require.Positive(t, presumed, "no answer was lost")
-	require.NotContains(t, worker.Output(), "task_token")
+	metrics, err := http.Get("http://" + worker.Listen + "/metrics") //nolint:noctx // a test
+	require.NoError(t, err)
+	text, err := io.ReadAll(metrics.Body)
+	require.NoError(t, errors.Join(err, metrics.Body.Close()))
+	said, _, code := s.run("", "bellhop", "status", "lossy-0", "-o", "json")
+	require.Zero(t, code)
+	tokens := 0
+	front.tokens.Range(func(token, _ any) bool {
+		tokens++
+		require.NotContains(t, said+string(text)+worker.Output(), token, "a token shows")
+		return true
+	})
+	require.Equal(t, n, tokens)
 }
 
 // TestStepFunctionsWorkerDies kills the worker between the poll and the start, and while operations wait.

@@ -150,7 +150,7 @@ func (p *Poller) poll(ctx, working context.Context) (token, input string, ok boo
 		task, err := p.Through.client.GetActivityTask(within, &sfn.GetActivityTaskInput{
 			ActivityArn: &p.ARN, WorkerName: aws.String("bellhop"),
 		})
-		if working.Err() != nil {
+		if err != nil && working.Err() != nil {
 			return nil, backoff.Permanent(working.Err())
 		}
 		p.tell(err)

@@ -34,8 +34,14 @@ def is_loopback(host):
 
 
 def stay_on_this_machine():
-    """Lets nobody in here call anybody else: no usage statistics, no update checks, no downloads."""
-    connect, resolve = socket.socket.connect, socket.getaddrinfo
+    """Lets nobody in here call anybody else, and nobody else call in: no usage statistics, no update checks, no downloads."""
+    connect, bind, resolve = socket.socket.connect, socket.socket.bind, socket.getaddrinfo
+
+    def guarded_bind(self, address):
+        # LocalStack listens at every address, whatever GATEWAY_LISTEN says.
+        if self.family == socket.AF_INET and address[0] in ("", "0.0.0.0"):
+            address = ("127.0.0.1", address[1])
+        return bind(self, address)
 
     def guarded_connect(self, address):
         if self.family != socket.AF_UNIX and not is_loopback(address[0]):
@@ -48,7 +54,7 @@ def stay_on_this_machine():
             raise socket.gaierror(socket.EAI_NONAME, f"the tests' Step Functions engine does not look for {name}")
         return resolve(host, *args, **kwargs)
 
-    socket.socket.connect, socket.getaddrinfo = guarded_connect, guarded_resolve
+    socket.socket.connect, socket.socket.bind, socket.getaddrinfo = guarded_connect, guarded_bind, guarded_resolve
 
 
 def answer_as_aws_does():
