@@ -41,6 +41,8 @@ type Config struct {
 	Providers map[string]json.RawMessage `json:"providers"`
 	// Targets are who is called back, by the name that callbacks use. Default: one, "temporal", of type temporal.
 	Targets map[string]json.RawMessage `json:"targets"`
+	// Restate serves the Restate service Compute, by which Restate starts operations. Default: not served.
+	Restate *restate.EndpointConfig `json:"restate"`
 	// Backstop is how often an operation that waits is observed although no watcher said anything.
 	Backstop BackstopConfig `json:"backstop"`
 	// Limits bound what the worker takes on at once.
@@ -261,6 +263,9 @@ func (c *Config) build() (*parts, error) {
 			faults.Add(path, "the name %s", err)
 		}
 		made.addTarget(name, c.Targets[name], path, &faults)
+	}
+	if c.Restate != nil && !faults.Note("restate", c.Restate.Check()) && kind(c.Targets[c.Restate.Target]) != "restate" {
+		faults.Add("restate.target", "must be the name of a target of type restate; %q is none", c.Restate.Target)
 	}
 	if err := faults.Err(); err != nil {
 		made.close()

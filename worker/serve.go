@@ -17,6 +17,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"bellhop/activities"
+	"bellhop/bridge/restate"
 	"bellhop/bridge/temporal"
 	"bellhop/operations"
 	"bellhop/workflows"
@@ -69,11 +70,25 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 	}
 	defer server.stop()
 	fatal := make(chan error, 1)
-	w := newWorker(connection, config, made, ops, fatal)
+	fail := func(err error) {
+		select {
+		case fatal <- err:
+		default: // one is enough
+		}
+	}
+	w := newWorker(connection, config, made, ops, fail)
 	if err := w.Start(); err != nil {
 		return fmt.Errorf("start the worker: %w", err)
 	}
 	defer w.Stop()
+	if config.Restate != nil {
+		endpoint, err := restate.Listen(*config.Restate, ops, logger, fail)
+		if err != nil {
+			return usageError{err}
+		}
+		defer endpoint.Stop()
+		logger.Info("serving Restate", "listen", endpoint.Address)
+	}
 	for name := range made.providers {
 		if err := ops.Watch(ctx, name); err != nil {
 			return err
@@ -114,19 +129,14 @@ func dial(ctx context.Context, options client.Options, within time.Duration, log
 	}
 }
 
-func newWorker(connection client.Client, config Config, made *parts, ops *operations.Client, fatal chan<- error) worker.Worker {
+func newWorker(connection client.Client, config Config, made *parts, ops *operations.Client, fail func(error)) worker.Worker {
 	worker.SetStickyWorkflowCacheSize(config.Limits.CachedWorkflows)
 	options := worker.Options{
 		MaxConcurrentActivityExecutionSize:     config.Limits.Activities,
 		MaxConcurrentWorkflowTaskExecutionSize: config.Limits.WorkflowTasks,
 		WorkerStopTimeout:                      time.Duration(config.Drain),
 		Interceptors:                           []interceptor.WorkerInterceptor{&statusInterceptor{ops: ops}},
-		OnFatalError: func(err error) {
-			select {
-			case fatal <- err:
-			default:
-			}
-		},
+		OnFatalError:                           fail,
 	}
 	if d := config.Deployment; d != nil {
 		options.DeploymentOptions = worker.DeploymentOptions{

@@ -26,8 +26,8 @@ type Restate struct {
 	env    []string
 }
 
-// RestateFor starts a Restate server that lives as long as the test.
-func RestateFor(tb testing.TB) *Restate {
+// RestateFor starts a Restate server that lives as long as the test, with more of its environment as env says.
+func RestateFor(tb testing.TB, env ...string) *Restate {
 	tb.Helper()
 	binary := filepath.Join(Root(), ".tools", "bin", "restate-server")
 	if _, err := os.Stat(binary); err != nil {
@@ -38,13 +38,13 @@ func RestateFor(tb testing.TB) *Restate {
 		tb.Fatal(err)
 	}
 	_, node, _ := strings.Cut(ports[2], ":")
-	r := &Restate{Ingress: "http://" + ports[0], Admin: "http://" + ports[1], binary: binary, env: []string{
+	r := &Restate{Ingress: "http://" + ports[0], Admin: "http://" + ports[1], binary: binary, env: append([]string{
 		"DO_NOT_TRACK=1", "RESTATE_LOG_FILTER=warn,octocrab=off,restate_server=info", "RESTATE_LOG_FORMAT=compact",
 		"RESTATE_LOG_DISABLE_ANSI_CODES=true", "RESTATE_NODE_NAME=n1", "RESTATE_BASE_DIR=" + tb.TempDir(),
 		"RESTATE_LISTEN_MODE=tcp", "RESTATE_BIND_IP=127.0.0.1", "RESTATE_ADVERTISED_HOST=127.0.0.1", "RESTATE_BIND_PORT=" + node,
 		"RESTATE_INGRESS__BIND_ADDRESS=" + ports[0], "RESTATE_ADMIN__BIND_ADDRESS=" + ports[1],
 		"RESTATE_DEFAULT_NUM_PARTITIONS=1", "RESTATE_ROCKSDB_TOTAL_MEMORY_SIZE=64MiB",
-	}}
+	}, env...)}
 	if err := r.Restart(tb.Context()); err != nil {
 		tb.Fatal(err)
 	}
@@ -91,6 +91,23 @@ func (r *Restate) Register(ctx context.Context, url string) error {
 	return nil
 }
 
+// Cancel cancels an invocation.
+func (r *Restate) Cancel(ctx context.Context, invocation string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPatch, r.Admin+"/invocations/"+invocation+"/cancel", http.NoBody)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close() //nolint:errcheck // what matters was read
+	if response.StatusCode >= http.StatusMultipleChoices {
+		return fmt.Errorf("cancel %s: %s", invocation, response.Status)
+	}
+	return nil
+}
+
 // answers waits until a URL answers 200.
 func answers(ctx context.Context, url string) error {
 	for {
@@ -112,6 +129,16 @@ func answers(ctx context.Context, url string) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// FreeAddress is an address on loopback that nobody listens at.
+func FreeAddress(tb testing.TB) string {
+	tb.Helper()
+	ports, err := freePorts(1)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return ports[0]
 }
 
 // freePorts are addresses on loopback that nobody listens at.
