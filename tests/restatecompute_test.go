@@ -1,15 +1,22 @@
 package tests
 
 import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/mr-tron/base58"
 	"github.com/stretchr/testify/require"
 	enumspb "go.temporal.io/api/enums/v1"
 
@@ -22,23 +29,37 @@ type computeBench struct {
 	*bench
 	restate *peers.Restate
 	worker  *peers.Worker
-	config  string
+	// config is the worker's, endpoint the URL of the service.
+	config, endpoint string
 }
 
-// setupCompute starts everything. What target is given beside its type is the callback target of the service.
-func setupCompute(t *testing.T, env []string, target func(ingress string) string) *computeBench {
+// setupCompute starts everything. The handlers wait for callbacks long enough not to poll, but where the test says else.
+func setupCompute(t *testing.T, as computeOptions) *computeBench {
 	t.Helper()
-	c := &computeBench{bench: setup(t), restate: peers.RestateFor(t, env...)}
+	c := &computeBench{bench: setup(t), restate: peers.RestateFor(t, as.env...)}
 	address := peers.FreeAddress(t)
-	c.config = c.bench.config(noBackstop,
-		"targets: {restate: {type: restate, ingress: '"+target(c.restate.Ingress)+"'}}",
-		"restate: {listen: '"+address+"', target: restate, poll_after: 1s}")
+	if as.ingress == "" {
+		as.ingress = c.restate.Ingress
+	}
+	if as.more == "" {
+		as.more = "poll_after: 1h"
+	}
+	c.config = c.bench.config(noBackstop, "targets: {restate: {type: restate, ingress: '"+as.ingress+"'}}",
+		"restate: {listen: '"+address+"', target: restate, "+as.more+"}")
 	c.worker = c.work(c.config)
-	require.NoError(t, c.restate.Register(t.Context(), "http://"+address))
+	c.endpoint = "http://" + address
+	require.NoError(t, c.restate.Register(t.Context(), c.endpoint))
 	return c
 }
 
-func itself(ingress string) string { return ingress }
+type computeOptions struct {
+	// env is more of Restate's environment.
+	env []string
+	// ingress is where bellhop takes Restate's ingress to be.
+	ingress string
+	// more is more of the endpoint's configuration.
+	more string
+}
 
 // said is an answer of Restate's ingress.
 type said struct {
@@ -122,14 +143,6 @@ func (c *computeBench) awakeable(operation string) string {
 	return string(found)
 }
 
-// operations counts all that were started.
-func (c *computeBench) operations() int {
-	c.Helper()
-	items, _, err := c.ops.List(c.ctx, bellhop.Filter{}, 1000, nil)
-	require.NoError(c, err)
-	return len(items)
-}
-
 func ask(resource, more string) string {
 	return fmt.Sprintf(`{"tenant_id": "acme", "resource": %q, "provider": "simulated", "spec": {"image": "nginx:1.27"}%s}`, resource, more)
 }
@@ -137,7 +150,7 @@ func ask(resource, more string) string {
 // TestRestateCallsIn calls every handler of the service Compute through Restate's ingress.
 func TestRestateCallsIn(t *testing.T) {
 	t.Parallel()
-	c := setupCompute(t, nil, itself)
+	c := setupCompute(t, computeOptions{})
 	computeHandlers(t, c)
 
 	t.Run("IdempotencyKey", func(t *testing.T) {
@@ -167,7 +180,9 @@ func TestRestateCallsIn(t *testing.T) {
 // TestRestateCallsInAndReplays has every handler leave its memory with each step and come back by its journal.
 func TestRestateCallsInAndReplays(t *testing.T) {
 	t.Parallel()
-	computeHandlers(t, setupCompute(t, []string{"RESTATE_WORKER__INVOKER__INACTIVITY_TIMEOUT=0ms"}, itself))
+	computeHandlers(t, setupCompute(t, computeOptions{
+		env: []string{"RESTATE_WORKER__INVOKER__INACTIVITY_TIMEOUT=0ms"}, more: "poll_after: 1s",
+	}))
 }
 
 func computeHandlers(t *testing.T, c *computeBench) { //nolint:thelper // these are the tests
@@ -255,7 +270,7 @@ func computeHandlers(t *testing.T, c *computeBench) { //nolint:thelper // these 
 // TestRestateCallsInThroughCrashes kills the worker that hosts the handlers, then Restate, while they wait.
 func TestRestateCallsInThroughCrashes(t *testing.T) {
 	t.Parallel()
-	c := setupCompute(t, nil, itself)
+	c := setupCompute(t, computeOptions{})
 	const orders = 5
 	var invocations []string
 	for i := range orders {
@@ -279,9 +294,27 @@ func TestRestateCallsInThroughCrashes(t *testing.T) {
 // TestRestatePollsWhatIsLost has the callback of a handler that waits go nowhere.
 func TestRestatePollsWhatIsLost(t *testing.T) {
 	t.Parallel()
-	nowhere := peers.FreeAddress(t)
-	c := setupCompute(t, nil, func(string) string { return "http://" + nowhere })
+	c := setupCompute(t, computeOptions{ingress: "http://" + peers.FreeAddress(t), more: "poll_after: 1s"})
 	outcome := c.call("Provision", ask("lost", `, "provider_config": {"ready_after": "1s"}`)).outcome(t)
 	require.Equal(t, bellhop.Succeeded, outcome.State)
 	require.Equal(t, bellhop.ReceiptDelivering, c.status(outcome.OperationID).Callbacks[0].State)
+}
+
+// TestRestateProvesItself has the service listen beyond loopback, where only requests that Restate signed are answered.
+func TestRestateProvesItself(t *testing.T) {
+	t.Parallel()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	require.NoError(t, err)
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	require.NoError(t, err)
+	file := filepath.Join(t.TempDir(), "identity.pem")
+	require.NoError(t, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600))
+	c := setupCompute(t, computeOptions{
+		env:  []string{"RESTATE_REQUEST_IDENTITY_PRIVATE_KEY_PEM_FILE=" + file},
+		more: "identity_keys: [publickeyv1_" + base58.Encode(public) + "]",
+	})
+	require.Equal(t, bellhop.Succeeded, c.call("Provision", ask("web", "")).outcome(t).State)
+
+	stranger := peers.RestateFor(t)
+	require.ErrorContains(t, stranger.Register(t.Context(), c.endpoint), "401")
 }

@@ -43,6 +43,9 @@ type Config struct {
 	Targets map[string]json.RawMessage `json:"targets"`
 	// Restate serves the Restate service Compute, by which Restate starts operations. Default: not served.
 	Restate *restate.EndpointConfig `json:"restate"`
+	// Nexus serves the Nexus service Compute, by which Temporal workflows in other namespaces start operations, on the
+	// task queue. Default false.
+	Nexus bool `json:"nexus"`
 	// Backstop is how often an operation that waits is observed although no watcher said anything.
 	Backstop BackstopConfig `json:"backstop"`
 	// Limits bound what the worker takes on at once.
@@ -171,6 +174,12 @@ func (c *Config) check(faults *bellhop.Faults) {
 			faults.Add("listen", `must be host:port, such as "127.0.0.1:9464", or empty`)
 		}
 	}
+	if c.Restate != nil {
+		faults.Note("restate", c.Restate.Check())
+		if c.Restate.Target != "" && kind(c.Targets[c.Restate.Target]) != "restate" {
+			faults.Add("restate.target", "must be the name of a target of type restate; %q is none", c.Restate.Target)
+		}
+	}
 	if c.Backstop.First < bellhop.Duration(time.Second) {
 		faults.Add("backstop.first", "must be at least 1s")
 	}
@@ -263,9 +272,6 @@ func (c *Config) build() (*parts, error) {
 			faults.Add(path, "the name %s", err)
 		}
 		made.addTarget(name, c.Targets[name], path, &faults)
-	}
-	if c.Restate != nil && !faults.Note("restate", c.Restate.Check()) && kind(c.Targets[c.Restate.Target]) != "restate" {
-		faults.Add("restate.target", "must be the name of a target of type restate; %q is none", c.Restate.Target)
 	}
 	if err := faults.Err(); err != nil {
 		made.close()

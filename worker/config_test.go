@@ -62,6 +62,13 @@ targets:
 			`targets.smoke.type: must be "temporal", "stepfunctions", "restate" or "webhook"`, "targets.hook.url: is required",
 			"targets.hook.content: must be", "targets.hook.key_file: is required", "targets.r.ingress: is required", "targets.t.names: is not a known field",
 		}},
+		{"faults of the Restate endpoint, which anybody could reach", `
+targets: {temporal: {type: temporal}}
+restate: {listen: "0.0.0.0:9080", target: temporal, poll_after: 1ms, retries: 3}
+`, []string{
+			"restate.identity_keys: are required where others than this machine", "restate.poll_after: must be at least 1s",
+			"restate.retries: is not a known field", `restate.target: must be the name of a target of type restate; "temporal" is none`,
+		}},
 		{"a key given twice, of which YAML would take the last", "drain: 1s\ndrain: 2s\n", []string{"drain"}},
 		{"no YAML at all", "providers: [", []string{"worker.yaml"}},
 	} {

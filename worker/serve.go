@@ -160,6 +160,9 @@ func newWorker(connection client.Client, config Config, made *parts, ops *operat
 		Waiters: ops,
 	})
 	w.RegisterActivityWithOptions(ops.CallerStatus, activity.RegisterOptions{Name: operations.ActivityStatus})
+	if config.Nexus {
+		w.RegisterNexusService(temporal.NewService(ops))
+	}
 	return w
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	sdk "github.com/restatedev/sdk-go"
+	"github.com/restatedev/sdk-go/encoding"
 
 	"bellhop"
 	"bellhop/bridge"
@@ -30,13 +31,23 @@ func (c *compute) definition() sdk.ServiceDefinition {
 	for name, verb := range map[string]bellhop.Verb{"Provision": bellhop.Provision, "Update": bellhop.Update, "Delete": bellhop.Delete} {
 		service.Handler(name, sdk.NewServiceHandler(func(ctx sdk.Context, input json.RawMessage) (bellhop.Outcome, error) {
 			return c.carryOut(ctx, verb, input)
-		}))
+		}, sdk.WithInputCodec(operationCodec), sdk.WithDocumentation("Starts the operation and answers its outcome, also when it failed.")))
 	}
 	return service.
-		Handler("Start", sdk.NewServiceHandler(c.start)).
-		Handler("Status", sdk.NewServiceHandler(c.status)).
-		Handler("Cancel", sdk.NewServiceHandler(c.cancel))
+		Handler("Start", sdk.NewServiceHandler(c.start, sdk.WithInputCodec(operationCodec),
+			sdk.WithDocumentation("Starts the operation, which operation_type says, and answers its id."))).
+		Handler("Status", sdk.NewServiceHandler(c.status, sdk.WithDocumentation("Tells where an operation stands now."))).
+		Handler("Cancel", sdk.NewServiceHandler(c.cancel, sdk.WithDocumentation("Asks an operation to give up.")))
 }
+
+// operationCodec leaves an operation as it is, to be read with all its faults, and tells Restate what it looks like.
+var operationCodec = encoding.JSONCodecWithCustomSchemaGenerator(func(any) any {
+	describe, ok := encoding.JSONCodec.(encoding.CodecMetadata)
+	if !ok {
+		return nil
+	}
+	return describe.JsonSchema(bellhop.Operation{})
+})
 
 // Reference names an operation.
 type Reference struct {

@@ -2,6 +2,7 @@ package restate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -114,7 +115,7 @@ func Listen(config EndpointConfig, ops bridge.Operations, logger *slog.Logger, f
 	}
 	go func() {
 		defer close(e.done)
-		if err := e.server.Serve(listener); err != http.ErrServerClosed { //nolint:errorlint // Serve returns it as it is
+		if err := e.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			failed(fmt.Errorf("serve Restate: %w", err))
 		}
 	}()
@@ -144,7 +145,9 @@ func (q quieter) Enabled(ctx context.Context, level slog.Level) bool {
 }
 
 // WithAttrs is part of [slog.Handler].
-func (q quieter) WithAttrs(attrs []slog.Attr) slog.Handler { return quieter{q.Handler.WithAttrs(attrs)} }
+func (q quieter) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return quieter{q.Handler.WithAttrs(attrs)}
+}
 
 // WithGroup is part of [slog.Handler].
 func (q quieter) WithGroup(name string) slog.Handler { return quieter{q.Handler.WithGroup(name)} }
