@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -107,8 +108,10 @@ func (n *nexusBench) begin(t *testing.T, e Errand) client.WorkflowRun {
 
 func (n *nexusBench) await(t *testing.T, run client.WorkflowRun) Return {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(n.ctx, soon)
+	defer cancel()
 	var got Return
-	require.NoError(t, run.Get(n.ctx, &got))
+	require.NoError(t, run.Get(ctx, &got))
 	return got
 }
 

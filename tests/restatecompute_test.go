@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
@@ -79,26 +80,19 @@ func (s said) outcome(t *testing.T) bellhop.Outcome {
 // call calls a handler through the ingress, as curl does.
 func (c *computeBench) call(handler, body string, header ...string) said {
 	c.Helper()
-	answer, err := c.tryCall(handler, body, header...)
+	ctx, cancel := context.WithTimeout(c.ctx, soon)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.restate.Ingress+"/Compute/"+handler, strings.NewReader(body))
 	require.NoError(c, err)
-	return answer
-}
-
-func (c *computeBench) tryCall(handler, body string, header ...string) (said, error) {
-	request, err := http.NewRequestWithContext(c.ctx, http.MethodPost, c.restate.Ingress+"/Compute/"+handler, strings.NewReader(body))
-	if err != nil {
-		return said{}, err
-	}
 	request.Header.Set("Content-Type", "application/json")
 	for i := 0; i < len(header); i += 2 {
 		request.Header.Set(header[i], header[i+1])
 	}
 	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return said{}, err
-	}
+	require.NoError(c, err)
 	text, err := io.ReadAll(response.Body)
-	return said{response.StatusCode, response.Header.Get("X-Restate-Error-Source"), string(text)}, errors.Join(err, response.Body.Close())
+	require.NoError(c, errors.Join(err, response.Body.Close()))
+	return said{response.StatusCode, response.Header.Get("X-Restate-Error-Source"), string(text)}
 }
 
 // send calls a handler and does not wait; it answers the invocation.
