@@ -42,7 +42,7 @@ type Config struct {
 	// Targets are who is called back, by the name that callbacks use. Default: one, "temporal", of type temporal.
 	Targets map[string]json.RawMessage `json:"targets"`
 	// Restate serves the Restate service Compute, by which Restate starts operations. Default: not served.
-	Restate *restate.EndpointConfig `json:"restate"`
+	Restate *restate.ComputeConfig `json:"restate"`
 	// Nexus serves the Nexus service Compute, by which Temporal workflows in other namespaces start operations, on the
 	// task queue. Default false.
 	Nexus bool `json:"nexus"`

@@ -15,9 +15,9 @@ import (
 	"bellhop/bridge"
 )
 
-// EndpointConfig serves the Restate service Compute, by which Restate handlers and whoever may call Restate's ingress
+// ComputeConfig serves the Restate service Compute, by which Restate handlers and whoever may call Restate's ingress
 // start operations.
-type EndpointConfig struct {
+type ComputeConfig struct {
 	// Listen is where Restate reaches the service, over HTTP/2 without TLS. Beyond loopback identity_keys are required.
 	// Default "127.0.0.1:9080".
 	Listen string `json:"listen"`
@@ -36,7 +36,7 @@ const (
 	defaultPollAfter = time.Minute
 )
 
-func (c EndpointConfig) withDefaults() EndpointConfig {
+func (c ComputeConfig) withDefaults() ComputeConfig {
 	if c.Listen == "" {
 		c.Listen = defaultListen
 	}
@@ -47,7 +47,7 @@ func (c EndpointConfig) withDefaults() EndpointConfig {
 }
 
 // Check says what is wrong with the configuration, as [bellhop.Faults].
-func (c EndpointConfig) Check() error {
+func (c ComputeConfig) Check() error {
 	c = c.withDefaults()
 	var faults bellhop.Faults
 	host, _, err := net.SplitHostPort(c.Listen)
@@ -87,7 +87,7 @@ type Endpoint struct {
 }
 
 // Listen serves the service until it is stopped. failed is told when it ends by itself.
-func Listen(config EndpointConfig, ops bridge.Operations, logger *slog.Logger, failed func(error)) (*Endpoint, error) {
+func Listen(config ComputeConfig, ops bridge.Operations, logger *slog.Logger, failed func(error)) (*Endpoint, error) {
 	if err := config.Check(); err != nil {
 		return nil, err
 	}

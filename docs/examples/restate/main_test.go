@@ -110,7 +110,7 @@ func polls(t *testing.T, restate *peers.Restate) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer response.Body.Close()
+	defer response.Body.Close() //nolint:errcheck // what matters was read
 	var answer struct {
 		Rows []json.RawMessage `json:"rows"`
 	}
