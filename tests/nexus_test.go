@@ -68,6 +68,23 @@ func errand(ctx workflow.Context, e Errand) (Return, error) {
 	return got, nil
 }
 
+// inGo asks as the documentation says.
+func inGo(ctx workflow.Context, op bellhop.Operation) (string, error) {
+	nexusClient := workflow.NewNexusClient("bellhop", compute.Service)
+	var outcome bellhop.Outcome
+	err := nexusClient.ExecuteOperation(ctx, compute.Provision, op, workflow.NexusOperationOptions{}).Get(ctx, &outcome)
+	if failed, ok := compute.Failed(err); ok && failed.Error.Retryable {
+		op.ID, op.ProviderConfig = op.ID+"-again", nil
+		err = nexusClient.ExecuteOperation(ctx, compute.Provision, op, workflow.NexusOperationOptions{}).Get(ctx, &outcome)
+	}
+	if err != nil {
+		return "", err
+	}
+	var status bellhop.Status
+	err = nexusClient.ExecuteOperation(ctx, compute.Status, compute.Reference{OperationID: op.ID}, workflow.NexusOperationOptions{}).Get(ctx, &status)
+	return fmt.Sprintf("%s %s", status.OperationID, status.State), err
+}
+
 // nexusBench has a namespace of callers beside bellhop's own.
 type nexusBench struct {
 	*bench
@@ -93,6 +110,7 @@ func setupNexus(t *testing.T) *nexusBench {
 	t.Cleanup(n.orders.Close)
 	w := worker.New(n.orders, "orders", worker.Options{})
 	w.RegisterWorkflowWithOptions(errand, workflow.RegisterOptions{Name: "errand"})
+	w.RegisterWorkflowWithOptions(inGo, workflow.RegisterOptions{Name: "inGo"})
 	require.NoError(t, w.Start())
 	t.Cleanup(w.Stop)
 	return n
@@ -149,6 +167,16 @@ func TestNexusCallsIn(t *testing.T) {
 			require.NoError(t, err)
 			return len(items) == 3
 		})
+	})
+	t.Run("InGo", func(t *testing.T) {
+		run, err := n.orders.ExecuteWorkflow(n.ctx, client.StartWorkflowOptions{TaskQueue: "orders"}, "inGo", bellhop.Operation{
+			ID: "go-1", TenantID: "acme", Provider: "simulated", Spec: bellhop.Spec{Image: "nginx:1.27"},
+			ProviderConfig: json.RawMessage(`{"fail": {"code": "CAPACITY_UNAVAILABLE", "after": "1s"}}`),
+		})
+		require.NoError(t, err)
+		var got string
+		require.NoError(t, run.Get(n.ctx, &got))
+		require.Equal(t, "go-1-again succeeded", got)
 	})
 	t.Run("Failed", func(t *testing.T) {
 		body := ask("full", `, "operation_id": "full-1", "provider_config": {"fail": {"code": "CAPACITY_UNAVAILABLE", "after": "1s"}}`)

@@ -15,7 +15,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/mr-tron/base58"
 	"github.com/stretchr/testify/require"
@@ -283,6 +285,44 @@ func TestRestateCallsInThroughCrashes(t *testing.T) {
 		seen[outcome.OperationID] = true
 	}
 	require.Equal(t, orders, c.operations(), "an operation was started twice")
+}
+
+// TestRestateCancelsWhatIsBeingStarted cancels an invocation whose operation is on its way to a Temporal server that has
+// stalled: whether it arrives or not, nothing of it is left to run.
+func TestRestateCancelsWhatIsBeingStarted(t *testing.T) {
+	t.Parallel()
+	c := setupCompute(t, computeOptions{})
+	for i := range 5 {
+		id := fmt.Sprintf("stalled-%d", i)
+		require.NoError(t, syscall.Kill(c.server.PID(), syscall.SIGSTOP))
+		invocation := c.send("Provision", ask(id, `, "operation_id": "`+id+`", "provider_config": {"ready_after": "1h"}`))
+		c.until("the operation is being started", func() bool {
+			return strings.Contains(c.restate.Query(t, "SELECT entry_type, name FROM sys_journal WHERE id = '"+invocation+"'"), `"start"`)
+		})
+		require.NoError(t, c.restate.Cancel(t.Context(), invocation))
+		c.until("the operation is being cancelled", func() bool {
+			return strings.Contains(c.restate.Query(t, "SELECT entry_type, name FROM sys_journal WHERE id = '"+invocation+"'"), `"cancel"`)
+		})
+		require.NoError(t, syscall.Kill(c.server.PID(), syscall.SIGCONT))
+		require.Equal(t, http.StatusConflict, c.attach(invocation).Status)
+		c.until(id+" is cancelled or was never started", func() bool {
+			report, err := c.ops.Status(c.ctx, id)
+			return errors.Is(err, bellhop.ErrNotFound) || report.State == bellhop.Cancelled
+		})
+	}
+}
+
+// TestRestateCallsInThroughAnUpgrade stops the worker while a handler waits, as an upgrade does, and starts another.
+func TestRestateCallsInThroughAnUpgrade(t *testing.T) {
+	t.Parallel()
+	c := setupCompute(t, computeOptions{})
+	invocation := c.send("Provision", ask("web", `, "operation_id": "web-1", "provider_config": {"ready_after": "4s"}`))
+	c.until("the operation has been started", func() bool { return c.operations() == 1 })
+	began := time.Now()
+	require.NoError(t, c.worker.Stop(soon))
+	require.Less(t, time.Since(began), 20*time.Second, "a handler that waits must not hold the worker up")
+	c.work(c.config)
+	require.Equal(t, bellhop.Succeeded, c.attach(invocation).outcome(t).State)
 }
 
 // TestRestatePollsWhatIsLost has the callback of a handler that waits go nowhere.

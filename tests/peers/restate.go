@@ -108,6 +108,31 @@ func (r *Restate) Cancel(ctx context.Context, invocation string) error {
 	return nil
 }
 
+// Query asks Restate about its invocations, in SQL, and returns the rows as JSON.
+func (r *Restate) Query(tb testing.TB, sql string) string {
+	tb.Helper()
+	body, err := json.Marshal(map[string]string{"query": sql})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	request, err := http.NewRequestWithContext(tb.Context(), http.MethodPost, r.Admin+"/query", bytes.NewReader(body))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Accept", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer response.Body.Close() //nolint:errcheck // what matters was read
+	text, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		tb.Fatalf("ask Restate %s: %s, %v: %s", sql, response.Status, err, text)
+	}
+	return string(text)
+}
+
 // answers waits until a URL answers 200.
 func answers(ctx context.Context, url string) error {
 	for {

@@ -3,8 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -99,23 +97,6 @@ func TestReadme(t *testing.T) {
 // polls is how often Compute/Status has been called.
 func polls(t *testing.T, restate *peers.Restate) int {
 	t.Helper()
-	query := `{"query": "SELECT id FROM sys_invocation WHERE target_service_name = 'Compute' AND target_handler_name = 'Status'"}`
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, restate.Admin+"/query", strings.NewReader(query))
-	if err != nil {
-		t.Fatal(err)
-	}
-	request.Header.Set("Content-Type", "application/json")
-	request.Header.Set("Accept", "application/json")
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close() //nolint:errcheck // what matters was read
-	var answer struct {
-		Rows []json.RawMessage `json:"rows"`
-	}
-	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil || response.StatusCode != http.StatusOK {
-		t.Fatalf("ask Restate for its invocations: %s, %v", response.Status, err)
-	}
-	return len(answer.Rows)
+	said := restate.Query(t, "SELECT id FROM sys_invocation WHERE target_service_name = 'Compute' AND target_handler_name = 'Status'")
+	return strings.Count(said, "inv_")
 }
