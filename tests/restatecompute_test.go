@@ -292,10 +292,10 @@ func TestRestateCallsInThroughCrashes(t *testing.T) {
 func TestRestateCancelsWhatIsBeingStarted(t *testing.T) {
 	t.Parallel()
 	c := setupCompute(t, computeOptions{})
-	for i := range 5 {
+	for i, handler := range []string{"Provision", "Start", "Provision", "Start"} {
 		id := fmt.Sprintf("stalled-%d", i)
 		require.NoError(t, syscall.Kill(c.server.PID(), syscall.SIGSTOP))
-		invocation := c.send("Provision", ask(id, `, "operation_id": "`+id+`", "provider_config": {"ready_after": "1h"}`))
+		invocation := c.send(handler, ask(id, `, "operation_id": "`+id+`", "operation_type": "provision", "provider_config": {"ready_after": "1h"}`))
 		c.until("the operation is being started", func() bool {
 			return strings.Contains(c.restate.Query(t, "SELECT entry_type, name FROM sys_journal WHERE id = '"+invocation+"'"), `"start"`)
 		})

@@ -58,32 +58,27 @@ type Reference struct {
 func (c *compute) carryOut(ctx sdk.Context, verb bellhop.Verb, input json.RawMessage) (bellhop.Outcome, error) {
 	id := identify(ctx, input)
 	awakeable := sdk.Awakeable[bellhop.Outcome](ctx)
-	var gate gate
-	begun, cancelled := sdk.Run(ctx, func(run sdk.RunContext) (answer, error) {
-		return gate.pass(func() (answer, error) { return c.begin(run, id, verb, input, awakeable.Id()) })
-	}, sdk.WithName("start"))
-	if cancelled != nil {
-		return bellhop.Outcome{}, c.giveUp(ctx, id, &gate, cancelled)
-	}
-	if err := begun.err(); err != nil {
+	err := c.launch(ctx, id, func(run sdk.RunContext) (answer, error) { return c.begin(run, id, verb, input, awakeable.Id()) })
+	if err != nil {
 		return bellhop.Outcome{}, err
 	}
 	for patience := c.pollAfter; ; patience = min(2*patience, maxPatience) {
 		first, cancelled := sdk.WaitFirst(ctx, awakeable, sdk.After(ctx, patience))
 		if cancelled != nil {
-			return bellhop.Outcome{}, c.giveUp(ctx, id, &gate, cancelled)
+			return bellhop.Outcome{}, c.giveUp(ctx, id, new(gate), cancelled)
 		}
 		if first == awakeable {
 			return awakeable.Result()
 		}
-		outcome, cancelled := sdk.Run(ctx, func(run sdk.RunContext) (*bellhop.Outcome, error) {
-			return c.poll(run, id), nil
-		}, sdk.WithName("poll"))
+		seen, cancelled := sdk.Run(ctx, func(run sdk.RunContext) (polled, error) { return c.poll(run, id), nil }, sdk.WithName("poll"))
 		if cancelled != nil {
-			return bellhop.Outcome{}, c.giveUp(ctx, id, &gate, cancelled)
+			return bellhop.Outcome{}, c.giveUp(ctx, id, new(gate), cancelled)
 		}
-		if outcome != nil {
-			return *outcome, nil
+		if seen.Outcome != nil {
+			return *seen.Outcome, nil
+		}
+		if err := seen.Answer.err(); err != nil {
+			return bellhop.Outcome{}, err
 		}
 	}
 }
@@ -91,6 +86,18 @@ func (c *compute) carryOut(ctx sdk.Context, verb bellhop.Verb, input json.RawMes
 // maxPatience is up to what the time between two polls doubles. A handler that waits costs Restate next to nothing, but
 // each poll stays in its journal.
 const maxPatience = 10 * time.Minute
+
+// launch starts an operation. Of one whose invocation is cancelled meanwhile nothing is left to run.
+func (c *compute) launch(ctx sdk.Context, id string, start func(run sdk.RunContext) (answer, error)) error {
+	var g gate
+	begun, cancelled := sdk.Run(ctx, func(run sdk.RunContext) (answer, error) {
+		return g.pass(func() (answer, error) { return start(run) })
+	}, sdk.WithName("start"))
+	if cancelled != nil {
+		return c.giveUp(ctx, id, &g, cancelled)
+	}
+	return begun.err()
+}
 
 // begin starts the operation with one callback more, which completes the awakeable.
 func (c *compute) begin(ctx context.Context, id string, verb bellhop.Verb, input json.RawMessage, awakeable string) (answer, error) {
@@ -134,25 +141,34 @@ func withCallback(input json.RawMessage, target, awakeable string) (json.RawMess
 	return json.Marshal(operation)
 }
 
-// poll answers the outcome of an operation that has ended, else nil. That it cannot be polled now is no reason to
-// give up waiting for the callback.
-func (c *compute) poll(ctx sdk.RunContext, id string) *bellhop.Outcome {
+// polled is what a poll found out: the outcome of an operation that has ended, or that there is none any more.
+type polled struct {
+	Outcome *bellhop.Outcome `json:"outcome,omitempty"`
+	Answer  answer           `json:"answer"`
+}
+
+// poll looks whether an operation has ended. That it cannot be polled now is no reason to give up waiting for the
+// callback.
+func (c *compute) poll(ctx sdk.RunContext, id string) polled {
 	report, err := c.ops.Status(ctx, id)
+	refused, err := answerTo(err)
 	switch {
 	case err != nil:
 		ctx.Log().WarnContext(ctx, "The operation could not be polled and is waited for all the same", "operation_id", id, "error", err)
-		return nil
+		return polled{}
+	case refused.Code != 0:
+		return polled{Answer: refused}
 	case !report.State.Terminal():
-		return nil
+		return polled{}
 	default:
-		return &report.Outcome
+		return polled{Outcome: &report.Outcome}
 	}
 }
 
 // giveUp cancels the operation of an invocation that was cancelled.
-func (c *compute) giveUp(ctx sdk.Context, id string, gate *gate, cancelled sdk.TerminalError) error {
+func (c *compute) giveUp(ctx sdk.Context, id string, g *gate, cancelled sdk.TerminalError) error {
 	if _, again := sdk.Run(ctx, func(run sdk.RunContext) (sdk.Void, error) {
-		gate.close()
+		g.close()
 		err := c.ops.Cancel(run, id)
 		if errors.Is(err, bellhop.ErrEnded) || errors.Is(err, bellhop.ErrNotFound) { // there is nothing left to cancel
 			err = nil
@@ -193,14 +209,10 @@ func (c *compute) start(ctx sdk.Context, input json.RawMessage) (Reference, erro
 		Verb bellhop.Verb `json:"operation_type"`
 	}
 	_ = json.Unmarshal(input, &given) //nolint:errcheck // what is wrong with it is found when it is started
-	begun, err := sdk.Run(ctx, func(run sdk.RunContext) (answer, error) {
+	return Reference{OperationID: id}, c.launch(ctx, id, func(run sdk.RunContext) (answer, error) {
 		_, err := c.ops.Start(run, id, given.Verb, input)
 		return answerTo(err)
-	}, sdk.WithName("start"))
-	if err != nil {
-		return Reference{}, err
-	}
-	return Reference{OperationID: id}, begun.err()
+	})
 }
 
 // status tells where an operation stands now.
