@@ -176,9 +176,9 @@ func TestRestateCallsIn(t *testing.T) {
 // TestRestateCallsInAndReplays has every handler leave its memory with each step and come back by its journal.
 func TestRestateCallsInAndReplays(t *testing.T) {
 	t.Parallel()
-	computeHandlers(t, setupCompute(t, computeOptions{
-		env: []string{"RESTATE_WORKER__INVOKER__INACTIVITY_TIMEOUT=0ms"}, more: "poll_after: 1s",
-	}))
+	c := setupCompute(t, computeOptions{more: "poll_after: 1s"})
+	require.NoError(t, c.restate.Forget(t.Context(), "Compute"))
+	computeHandlers(t, c)
 }
 
 func computeHandlers(t *testing.T, c *computeBench) { //nolint:thelper // these are the tests

@@ -27,7 +27,7 @@ type compute struct {
 
 // definition is the service with its handlers, as Restate discovers them.
 func (c *compute) definition() sdk.ServiceDefinition {
-	service := sdk.NewService("Compute")
+	service := sdk.NewService("Compute", sdk.WithInactivityTimeout(inactivity))
 	for name, verb := range map[string]bellhop.Verb{"Provision": bellhop.Provision, "Update": bellhop.Update, "Delete": bellhop.Delete} {
 		service.Handler(name, sdk.NewServiceHandler(func(ctx sdk.Context, input json.RawMessage) (bellhop.Outcome, error) {
 			return c.carryOut(ctx, verb, input)
@@ -39,6 +39,10 @@ func (c *compute) definition() sdk.ServiceDefinition {
 		Handler("Status", sdk.NewServiceHandler(c.status, sdk.WithDocumentation("Tells where an operation stands now."))).
 		Handler("Cancel", sdk.NewServiceHandler(c.cancel, sdk.WithDocumentation("Asks an operation to give up.")))
 }
+
+// inactivity is how long a handler that waits stays in memory, where it takes more than half a megabyte; then Restate
+// suspends it, and calls it again once there is something to go on with.
+const inactivity = time.Second
 
 // operationCodec leaves an operation as it is, to be read with all its faults, and tells Restate what it looks like.
 var operationCodec = encoding.JSONCodecWithCustomSchemaGenerator(func(any) any {

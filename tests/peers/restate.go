@@ -93,9 +93,21 @@ func (r *Restate) Register(ctx context.Context, url string) error {
 
 // Cancel cancels an invocation.
 func (r *Restate) Cancel(ctx context.Context, invocation string) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPatch, r.Admin+"/invocations/"+invocation+"/cancel", http.NoBody)
+	return r.patch(ctx, "/invocations/"+invocation+"/cancel", "")
+}
+
+// Forget has the handlers of a service suspended whenever they wait, so that they come back by their journal each time.
+func (r *Restate) Forget(ctx context.Context, service string) error {
+	return r.patch(ctx, "/services/"+service, `{"inactivity_timeout": "0s"}`)
+}
+
+func (r *Restate) patch(ctx context.Context, path, body string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPatch, r.Admin+path, strings.NewReader(body))
 	if err != nil {
 		return err
+	}
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
@@ -103,7 +115,7 @@ func (r *Restate) Cancel(ctx context.Context, invocation string) error {
 	}
 	defer response.Body.Close() //nolint:errcheck // what matters was read
 	if response.StatusCode >= http.StatusMultipleChoices {
-		return fmt.Errorf("cancel %s: %s", invocation, response.Status)
+		return fmt.Errorf("patch %s: %s", path, response.Status)
 	}
 	return nil
 }
