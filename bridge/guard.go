@@ -17,15 +17,13 @@ import (
 // Limits keep a target that is slow, down or short of quota from costing the others anything. Each worker counts for
 // itself.
 type Limits struct {
-	// Concurrency is how many calls to the target are under way at once. Default 50.
+	// Concurrency is how many calls to the target are under way at once. Default: a quarter of limits.activities, so that
+	// one target that answers nothing leaves the others their places.
 	Concurrency int `json:"concurrency"`
 	// PerSecond is how many calls to the target begin in a second, heartbeats included. Default 0: as many as come; for
 	// a target of type stepfunctions 300, the quota of AWS's smaller regions.
 	PerSecond float64 `json:"per_second"`
 }
-
-// DefaultConcurrency is how many calls to one target are under way at once where nothing else is configured.
-const DefaultConcurrency = 50
 
 const (
 	// tripAfter is how many calls in a row must find a target out of order until it is spared.
@@ -48,9 +46,6 @@ type Guarded struct {
 // Guard puts limits around a target. The function is told when the target begins to be spared and when that ends; it may
 // be nil.
 func Guard(target Target, limits Limits, spared func(bool)) *Guarded {
-	if limits.Concurrency <= 0 {
-		limits.Concurrency = DefaultConcurrency
-	}
 	pace := rate.Inf
 	if limits.PerSecond > 0 {
 		pace = rate.Limit(limits.PerSecond)
@@ -69,7 +64,7 @@ func Guard(target Target, limits Limits, spared func(bool)) *Guarded {
 	}
 	return &Guarded{
 		target:  target,
-		slots:   semaphore.NewWeighted(int64(limits.Concurrency)),
+		slots:   semaphore.NewWeighted(int64(max(1, limits.Concurrency))),
 		rate:    rate.NewLimiter(pace, max(1, int(limits.PerSecond/10))),
 		breaker: gobreaker.NewTwoStepCircuitBreaker[Result](settings),
 	}

@@ -42,7 +42,7 @@ func TestTargetOutOfOrderIsSpared(t *testing.T) {
 		answer := broken
 		target := &scripted{call: func(int32) bridge.Result { return answer }}
 		var told []bool
-		guarded := bridge.Guard(target, bridge.Limits{}, func(spared bool) { told = append(told, spared) })
+		guarded := bridge.Guard(target, bridge.Limits{Concurrency: 10}, func(spared bool) { told = append(told, spared) })
 		ring := func() bridge.Result { return guarded.Deliver(t.Context(), nil, bridge.Message{}) }
 		for range 5 {
 			if result := ring(); result.Untried || !result.Unknown {
@@ -81,7 +81,7 @@ func TestTargetOutOfOrderIsSpared(t *testing.T) {
 func TestOnlyATargetOutOfOrderIsSpared(t *testing.T) {
 	for _, verdict := range []bridge.Verdict{bridge.Closed, bridge.Blocked, bridge.Undeliverable, bridge.Accepted} {
 		target := &scripted{call: func(int32) bridge.Result { return bridge.Result{Verdict: verdict, Err: errors.New("so")} }}
-		guarded := bridge.Guard(target, bridge.Limits{}, nil)
+		guarded := bridge.Guard(target, bridge.Limits{Concurrency: 10}, nil)
 		for range 20 {
 			if result := guarded.Deliver(t.Context(), nil, bridge.Message{}); result.Verdict != verdict {
 				t.Fatalf("%s became %+v", verdict, result)
@@ -119,7 +119,7 @@ func TestBlackHoleTakesNoMoreThanItsPlaces(t *testing.T) {
 func TestCallsPerSecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		target := &scripted{call: func(int32) bridge.Result { return fine }}
-		guarded := bridge.Guard(beating{target}, bridge.Limits{PerSecond: 100}, nil)
+		guarded := bridge.Guard(beating{target}, bridge.Limits{Concurrency: 10, PerSecond: 100}, nil)
 		began := time.Now()
 		sent := 0
 		for time.Since(began) < 10*time.Second {
@@ -145,14 +145,14 @@ func TestHeartbeats(t *testing.T) {
 	}{
 		{"Without", target, false},
 		{"With", beating{target}, true},
-		{"GuardedWithout", bridge.Guard(target, bridge.Limits{}, nil), false},
-		{"GuardedWith", bridge.Guard(beating{target}, bridge.Limits{}, nil), true},
+		{"GuardedWithout", bridge.Guard(target, bridge.Limits{Concurrency: 10}, nil), false},
+		{"GuardedWith", bridge.Guard(beating{target}, bridge.Limits{Concurrency: 10}, nil), true},
 	} {
 		if bridge.Heartbeats(row.target) != row.want {
 			t.Errorf("%s: want %t", row.name, row.want)
 		}
 	}
-	if result := bridge.Guard(target, bridge.Limits{}, nil).Heartbeat(t.Context(), nil); result.Verdict != bridge.Blocked {
+	if result := bridge.Guard(target, bridge.Limits{Concurrency: 10}, nil).Heartbeat(t.Context(), nil); result.Verdict != bridge.Blocked {
 		t.Errorf("a heartbeat that nobody can send is answered %+v", result)
 	}
 }

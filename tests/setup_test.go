@@ -115,6 +115,14 @@ func (b *bench) status(id string) bellhop.Status {
 	return report.Status
 }
 
+// operations counts all that were started.
+func (b *bench) operations() int {
+	b.Helper()
+	items, _, err := b.ops.List(b.ctx, bellhop.Filter{}, 1000, nil)
+	require.NoError(b, err)
+	return len(items)
+}
+
 // until waits for a condition.
 func (b *bench) until(what string, so func() bool) {
 	b.Helper()

@@ -46,6 +46,11 @@ type Config struct {
 	StepFunctionsActivities []stepfunctions.Activity `json:"step_functions_activities"`
 	// API serves bellhop over HTTP, for callers that have no other way in. Default: it is not served.
 	API *APIConfig `json:"api"`
+	// Restate serves the Restate service Compute, by which Restate starts operations. Default: not served.
+	Restate *restate.ComputeConfig `json:"restate"`
+	// Nexus serves the Nexus service Compute, by which Temporal workflows in other namespaces start operations, on the
+	// task queue. Default false.
+	Nexus bool `json:"nexus"`
 	// Backstop is how often an operation that waits is observed although no watcher said anything.
 	Backstop BackstopConfig `json:"backstop"`
 	// Limits bound what the worker takes on at once.
@@ -177,6 +182,12 @@ func (c *Config) check(faults *bellhop.Faults) {
 			faults.Add("listen", `must be host:port, such as "127.0.0.1:9464", or empty`)
 		}
 	}
+	if c.Restate != nil {
+		faults.Note("restate", c.Restate.Check())
+		if c.Restate.Target != "" && kind(c.Targets[c.Restate.Target]) != "restate" {
+			faults.Add("restate.target", "must be the name of a target of type restate; %q is none", c.Restate.Target)
+		}
+	}
 	if c.Backstop.First < bellhop.Duration(time.Second) {
 		faults.Add("backstop.first", "must be at least 1s")
 	}
@@ -243,7 +254,9 @@ type parts struct {
 	temporal map[string]TemporalTarget
 	targets  map[string]bridge.Target
 	// limits are those of the targets, by the same names.
-	limits  map[string]bridge.Limits
+	limits map[string]bridge.Limits
+	// share is how many calls to a target are under way at once where its entry does not say.
+	share   int
 	pollers []*stepfunctions.Poller
 	closers []func() error
 }
@@ -261,6 +274,7 @@ func (c *Config) build() (*parts, error) {
 		temporal:  map[string]TemporalTarget{},
 		targets:   map[string]bridge.Target{},
 		limits:    map[string]bridge.Limits{},
+		share:     c.Limits.Activities / 4,
 	}
 	var faults bellhop.Faults
 	for _, name := range slices.Sorted(maps.Keys(c.Providers)) {
@@ -413,6 +427,9 @@ func (p *parts) limit(name string, limits bridge.Limits, path string, faults *be
 	}
 	if limits.PerSecond < 0 {
 		faults.Add(path+".per_second", "must not be negative")
+	}
+	if limits.Concurrency == 0 {
+		limits.Concurrency = p.share
 	}
 	p.limits[name] = limits
 }

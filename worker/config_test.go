@@ -76,6 +76,13 @@ step_functions_activities:
 			"step_functions_activities[0].polls: must be 1 to 1000",
 			"step_functions_activities[1].verb: must be", "step_functions_activities[2].arn: is given twice",
 		}},
+		{"faults of the Restate endpoint, which anybody could reach", `
+targets: {temporal: {type: temporal}}
+restate: {listen: "0.0.0.0:9080", target: temporal, poll_after: 1ms, retries: 3}
+`, []string{
+			"restate.identity_keys: are required where others than this machine", "restate.poll_after: must be at least 1s",
+			"restate.retries: is not a known field", `restate.target: must be the name of a target of type restate; "temporal" is none`,
+		}},
 		{"a key given twice, of which YAML would take the last", "drain: 1s\ndrain: 2s\n", []string{"drain"}},
 		{"no YAML at all", "providers: [", []string{"worker.yaml"}},
 	} {

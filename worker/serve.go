@@ -19,6 +19,7 @@ import (
 
 	"bellhop/activities"
 	"bellhop/bridge"
+	"bellhop/bridge/restate"
 	"bellhop/bridge/temporal"
 	"bellhop/operations"
 	"bellhop/workflows"
@@ -73,7 +74,13 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 	// Told to stop, it stops to ask for tasks while the worker drains.
 	defer made.pollActivities(ctx, config, ops, logger)()
 	fatal := make(chan error, 1)
-	w := newWorker(connection, config, made, ops, fatal)
+	fail := func(err error) {
+		select {
+		case fatal <- err:
+		default: // one is enough
+		}
+	}
+	w := newWorker(connection, config, made, ops, fail)
 	if err := w.Start(); err != nil {
 		return fmt.Errorf("start the worker: %w", err)
 	}
@@ -83,6 +90,14 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 		return err
 	}
 	defer stopAPI()
+	if config.Restate != nil {
+		endpoint, err := restate.Listen(*config.Restate, ops, logger, fail)
+		if err != nil {
+			return usageError{err}
+		}
+		defer endpoint.Stop()
+		logger.Info("serving Restate", "listen", endpoint.Address)
+	}
 	for name := range made.providers {
 		if err := ops.Watch(ctx, name); err != nil {
 			return err
@@ -123,19 +138,14 @@ func dial(ctx context.Context, options client.Options, within time.Duration, log
 	}
 }
 
-func newWorker(connection client.Client, config Config, made *parts, ops *operations.Client, fatal chan<- error) worker.Worker {
+func newWorker(connection client.Client, config Config, made *parts, ops *operations.Client, fail func(error)) worker.Worker {
 	worker.SetStickyWorkflowCacheSize(config.Limits.CachedWorkflows)
 	options := worker.Options{
 		MaxConcurrentActivityExecutionSize:     config.Limits.Activities,
 		MaxConcurrentWorkflowTaskExecutionSize: config.Limits.WorkflowTasks,
 		WorkerStopTimeout:                      time.Duration(config.Drain),
 		Interceptors:                           []interceptor.WorkerInterceptor{&statusInterceptor{ops: ops}},
-		OnFatalError: func(err error) {
-			select {
-			case fatal <- err:
-			default:
-			}
-		},
+		OnFatalError:                           fail,
 	}
 	if d := config.Deployment; d != nil {
 		options.DeploymentOptions = worker.DeploymentOptions{
@@ -159,6 +169,9 @@ func newWorker(connection client.Client, config Config, made *parts, ops *operat
 		Waiters: ops,
 	})
 	w.RegisterActivityWithOptions(ops.CallerStatus, activity.RegisterOptions{Name: operations.ActivityStatus})
+	if config.Nexus {
+		w.RegisterNexusService(temporal.NewService(ops))
+	}
 	return w
 }
 

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"testing"
 	"time"
 )
 
@@ -28,8 +29,9 @@ type Restate struct {
 // ErrNoRestate says that there is no Restate server to start.
 var ErrNoRestate = errors.New("restate-server is not installed; run: make tools")
 
-// StartRestate starts a Restate server that keeps everything in a folder.
-func StartRestate(ctx context.Context, folder string) (*Restate, error) {
+// StartRestate starts a Restate server that keeps everything in a folder, with more of its environment as env
+// says.
+func StartRestate(ctx context.Context, folder string, env ...string) (*Restate, error) {
 	binary := filepath.Join(Root(), ".tools", "bin", "restate-server")
 	if _, err := os.Stat(binary); err != nil {
 		return nil, ErrNoRestate
@@ -39,13 +41,13 @@ func StartRestate(ctx context.Context, folder string) (*Restate, error) {
 		return nil, err
 	}
 	_, node, _ := strings.Cut(ports[2], ":")
-	r := &Restate{Ingress: "http://" + ports[0], Admin: "http://" + ports[1], binary: binary, env: []string{
+	r := &Restate{Ingress: "http://" + ports[0], Admin: "http://" + ports[1], binary: binary, env: append([]string{
 		"DO_NOT_TRACK=1", "RESTATE_LOG_FILTER=warn,octocrab=off,restate_server=info", "RESTATE_LOG_FORMAT=compact",
 		"RESTATE_LOG_DISABLE_ANSI_CODES=true", "RESTATE_NODE_NAME=n1", "RESTATE_BASE_DIR=" + folder,
 		"RESTATE_LISTEN_MODE=tcp", "RESTATE_BIND_IP=127.0.0.1", "RESTATE_ADVERTISED_HOST=127.0.0.1", "RESTATE_BIND_PORT=" + node,
 		"RESTATE_INGRESS__BIND_ADDRESS=" + ports[0], "RESTATE_ADMIN__BIND_ADDRESS=" + ports[1],
 		"RESTATE_DEFAULT_NUM_PARTITIONS=1", "RESTATE_ROCKSDB_TOTAL_MEMORY_SIZE=64MiB",
-	}}
+	}, env...)}
 	if err := r.Restart(ctx); err != nil {
 		return nil, err
 	}
@@ -91,6 +93,60 @@ func (r *Restate) Register(ctx context.Context, url string) error {
 	return nil
 }
 
+// Cancel cancels an invocation.
+func (r *Restate) Cancel(ctx context.Context, invocation string) error {
+	return r.patch(ctx, "/invocations/"+invocation+"/cancel", "")
+}
+
+// Forget has the handlers of a service suspended whenever they wait, so that they come back by their journal each time.
+func (r *Restate) Forget(ctx context.Context, service string) error {
+	return r.patch(ctx, "/services/"+service, `{"inactivity_timeout": "0s"}`)
+}
+
+func (r *Restate) patch(ctx context.Context, path, body string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPatch, r.Admin+path, strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close() //nolint:errcheck // what matters was read
+	if response.StatusCode >= http.StatusMultipleChoices {
+		return fmt.Errorf("patch %s: %s", path, response.Status)
+	}
+	return nil
+}
+
+// Query asks Restate about its invocations, in SQL, and returns the rows as JSON.
+func (r *Restate) Query(tb testing.TB, sql string) string {
+	tb.Helper()
+	body, err := json.Marshal(map[string]string{"query": sql})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	request, err := http.NewRequestWithContext(tb.Context(), http.MethodPost, r.Admin+"/query", bytes.NewReader(body))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Accept", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer response.Body.Close() //nolint:errcheck // what matters was read
+	text, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		tb.Fatalf("ask Restate %s: %s, %v: %s", sql, response.Status, err, text)
+	}
+	return string(text)
+}
+
 // answers waits until a URL answers 200.
 func answers(ctx context.Context, url string) error {
 	for {
@@ -112,6 +168,16 @@ func answers(ctx context.Context, url string) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// FreeAddress is an address on loopback that nobody listens at.
+func FreeAddress(tb testing.TB) string {
+	tb.Helper()
+	ports, err := FreePorts(1)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return ports[0]
 }
 
 // FreePorts are addresses on loopback that nobody listens at.

@@ -43,10 +43,10 @@ func WorkerFor(tb testing.TB, server *Server, config string, env ...string) *Wor
 	return worker
 }
 
-// RestateFor starts a Restate server that lives as long as the test.
-func RestateFor(tb testing.TB) *Restate {
+// RestateFor starts a Restate server that lives as long as the test, with more of its environment as env says.
+func RestateFor(tb testing.TB, env ...string) *Restate {
 	tb.Helper()
-	r, err := StartRestate(tb.Context(), tb.TempDir())
+	r, err := StartRestate(tb.Context(), tb.TempDir(), env...)
 	if errors.Is(err, ErrNoRestate) {
 		Missing(tb, err.Error())
 	}

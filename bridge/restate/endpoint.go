@@ -1,0 +1,153 @@
+package restate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/restatedev/sdk-go/server"
+
+	"bellhop"
+	"bellhop/bridge"
+)
+
+// ComputeConfig serves the Restate service Compute, by which Restate handlers and whoever may call Restate's ingress
+// start operations.
+type ComputeConfig struct {
+	// Listen is where Restate reaches the service, over HTTP/2 without TLS. Beyond loopback identity_keys are required.
+	// Default "127.0.0.1:9080".
+	Listen string `json:"listen"`
+	// IdentityKeys are the public keys by which Restate proves who it is, such as "publickeyv1_…"; a request that none of
+	// them signed is refused. Several are for rotation. Default: none, whoever reaches the address may do everything.
+	IdentityKeys []string `json:"identity_keys"`
+	// Target names the target of type restate by which handlers that wait for an operation are called back. Required.
+	Target string `json:"target"`
+	// PollAfter is how long a handler waits for its callback before it polls the status, at least "1s". The interval
+	// doubles with each poll, up to 10 minutes. Default "1m".
+	PollAfter bellhop.Duration `json:"poll_after"`
+}
+
+const (
+	defaultListen    = "127.0.0.1:9080"
+	defaultPollAfter = time.Minute
+)
+
+func (c ComputeConfig) withDefaults() ComputeConfig {
+	if c.Listen == "" {
+		c.Listen = defaultListen
+	}
+	if c.PollAfter == 0 {
+		c.PollAfter = bellhop.Duration(defaultPollAfter)
+	}
+	return c
+}
+
+// Check says what is wrong with the configuration, as [bellhop.Faults].
+func (c ComputeConfig) Check() error {
+	c = c.withDefaults()
+	var faults bellhop.Faults
+	host, _, err := net.SplitHostPort(c.Listen)
+	switch {
+	case err != nil:
+		faults.Add("listen", `must be host:port, such as %q`, defaultListen)
+	case len(c.IdentityKeys) == 0 && !loopback(host):
+		faults.Add("identity_keys", "are required where others than this machine reach the service: %s is not on loopback", c.Listen)
+	}
+	for i, key := range c.IdentityKeys {
+		// The SDK checks all of them at once and does not say which.
+		if _, err := server.NewRestate().WithLogger(slog.DiscardHandler, true).WithIdentityV1(key).Handler(); err != nil {
+			faults.Add(fmt.Sprintf("identity_keys[%d]", i), "%s", err)
+		}
+	}
+	if c.Target == "" {
+		faults.Add("target", "is required: the name of a target of type restate")
+	}
+	if time.Duration(c.PollAfter) < time.Second {
+		faults.Add("poll_after", "must be at least 1s")
+	}
+	return faults.Err()
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// Endpoint serves the Restate service Compute.
+type Endpoint struct {
+	// Address is where it listens.
+	Address string
+
+	server *http.Server
+	done   chan struct{}
+}
+
+// Listen serves the service until it is stopped. failed is told when it ends by itself.
+func Listen(config ComputeConfig, ops bridge.Operations, logger *slog.Logger, failed func(error)) (*Endpoint, error) {
+	if err := config.Check(); err != nil {
+		return nil, err
+	}
+	config = config.withDefaults()
+	endpoint := server.NewRestate().WithLogger(quieter{logger.Handler()}, true)
+	if len(config.IdentityKeys) > 0 {
+		endpoint.WithIdentityV1(config.IdentityKeys...)
+	}
+	c := &compute{ops: ops, target: config.Target, pollAfter: time.Duration(config.PollAfter)}
+	handler, err := endpoint.Bind(c.definition()).Handler()
+	if err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("tcp", config.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen for Restate: %w", err)
+	}
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	e := &Endpoint{
+		Address: listener.Addr().String(),
+		server:  &http.Server{Handler: handler, Protocols: &protocols, ReadHeaderTimeout: 5 * time.Second},
+		done:    make(chan struct{}),
+	}
+	go func() {
+		defer close(e.done)
+		if err := e.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			failed(fmt.Errorf("serve Restate: %w", err))
+		}
+	}()
+	return e, nil
+}
+
+// stopWithin is how long handlers may take to end what they have begun. One that waits for an operation is cut off, and
+// goes on wherever Restate reaches the service next.
+const stopWithin = 2 * time.Second
+
+// Stop ends the service.
+func (e *Endpoint) Stop() {
+	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
+	defer cancel()
+	if e.server.Shutdown(ctx) != nil {
+		_ = e.server.Close() //nolint:errcheck // nothing is left to do
+	}
+	<-e.done
+}
+
+// quieter keeps the SDK's line or two per invocation out of the log, unless it is a log of everything.
+type quieter struct{ slog.Handler }
+
+// Enabled is part of [slog.Handler].
+func (q quieter) Enabled(ctx context.Context, level slog.Level) bool {
+	return q.Handler.Enabled(ctx, level) && (level >= slog.LevelWarn || q.Handler.Enabled(ctx, slog.LevelDebug))
+}
+
+// WithAttrs is part of [slog.Handler].
+func (q quieter) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return quieter{q.Handler.WithAttrs(attrs)}
+}
+
+// WithGroup is part of [slog.Handler].
+func (q quieter) WithGroup(name string) slog.Handler { return quieter{q.Handler.WithGroup(name)} }
