@@ -29,6 +29,12 @@ func HTTPClient(proxy func(*http.Request) (*url.URL, error), control func(networ
 	}
 }
 
+// Loopback says whether a server that listens at a host is reached from its own machine only.
+func Loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
 // RetryStatus says whether an HTTP status asks to try again later. A status that nobody listed is told by its class.
 func RetryStatus(status int) bool {
 	switch status {

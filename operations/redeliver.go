@@ -100,13 +100,19 @@ func (c *Client) ring(ctx context.Context, found *workflowservice.DescribeWorkfl
 		return true, err
 	}
 	_, err = c.temporal.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
-		ID:                       again,
-		TaskQueue:                c.taskQueue,
-		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING, // somebody else was faster
-		StaticSummary:            fmt.Sprintf("ring %s again: %s", receipt.Target, delivery.CallbackID),
-		Priority:                 temporal.Priority{FairnessKey: status.TenantID},
-		TypedSearchAttributes:    temporal.NewSearchAttributes(workflows.Tenant.ValueSet(status.TenantID)),
+		ID:        again,
+		TaskQueue: c.taskQueue,
+		// Somebody else may have been faster, and even have reached the caller since the status was asked for.
+		WorkflowIDConflictPolicy:                 enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
+		WorkflowIDReusePolicy:                    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY,
+		WorkflowExecutionErrorWhenAlreadyStarted: true,
+		StaticSummary:                            fmt.Sprintf("ring %s again: %s", receipt.Target, delivery.CallbackID),
+		Priority:                                 temporal.Priority{FairnessKey: status.TenantID},
+		TypedSearchAttributes:                    temporal.NewSearchAttributes(workflows.Tenant.ValueSet(status.TenantID)),
 	}, workflows.RedeliverCallback, i, *delivery)
+	if _, reached := errors.AsType[*serviceerror.WorkflowExecutionAlreadyStarted](err); reached {
+		return false, nil
+	}
 	return err == nil, err
 }
 

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"bellhop/bridge"
 )
 
 // httpServer serves /healthz, /readyz and /metrics.
@@ -77,7 +79,7 @@ func guardMetrics(config Config, metrics http.Handler) (http.Handler, error) {
 		if err != nil {
 			return nil, usageError{err}
 		}
-		if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
+		if bridge.Loopback(host) {
 			return metrics, nil
 		}
 		return nil, nil //nolint:nilnil // no handler, and nothing wrong

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"bellhop"
+	"bellhop/bridge"
 )
 
 // Config is the API as an operator configures it.
@@ -62,7 +63,7 @@ func (c *Config) Check() error {
 		faults.Add("listen", `is required, such as "127.0.0.1:9465"`)
 	case err != nil:
 		faults.Add("listen", `must be host:port, such as "127.0.0.1:9465"`)
-	case !loopback(host) && c.TLS == nil && !c.BehindProxy:
+	case !bridge.Loopback(host) && c.TLS == nil && !c.BehindProxy:
 		faults.Add("listen", "is beyond loopback, where tokens must not go unencrypted: configure tls, or behind_proxy if a proxy has ended TLS")
 	}
 	if c.TLS != nil {
@@ -85,11 +86,6 @@ func (c *Config) Check() error {
 		names[token.Name], hashes[hash] = true, true
 	}
 	return faults.Err()
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 func (t *TLSConfig) check() error {

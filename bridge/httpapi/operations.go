@@ -200,7 +200,7 @@ func tell(w http.ResponseWriter, code int, status bellhop.Status) error {
 
 // list is GET /v1/operations.
 func (s *Server) list(w http.ResponseWriter, r *http.Request) error {
-	query, err := params(r, "tenant", "resource", "provider", "state", "open", "page_size", "page_token")
+	query, err := params(r, "tenant", "resource", "provider", "state", "open", "undelivered", "page_size", "page_token")
 	if err != nil {
 		return err
 	}
@@ -211,6 +211,8 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request) error {
 		Provider: name(query, "provider", &faults),
 		State:    state(query, "state", &faults),
 		Open:     flag(query, "open", false, &faults),
+
+		Undelivered: flag(query, "undelivered", false, &faults),
 	}
 	size := pageSize(query, &faults)
 	asks := callerOf(r.Context())

@@ -78,8 +78,8 @@ func TestWhatIsRefusedAndHow(t *testing.T) {
 		{"a parameter that would silently not be obeyed", acmesToken, "GET", "/v1/operations?tennant=acme", "", CodeInvalidRequest, []string{"tennant"}},
 		{"a parameter given twice", acmesToken, "GET", "/v1/operations?tenant=acme&tenant=other", "", CodeInvalidRequest, []string{"tenant"}},
 		{
-			"faults of a list", operatorToken, "GET", "/v1/operations?state=done&page_size=0&page_token=x&open=1&resource=a%20b", "", CodeInvalidRequest,
-			[]string{"open", "page_size", "page_token", "resource", "state"},
+			"faults of a list", operatorToken, "GET", "/v1/operations?state=done&page_size=0&page_token=x&open=1&undelivered=no&resource=a%20b", "", CodeInvalidRequest,
+			[]string{"open", "page_size", "page_token", "resource", "state", "undelivered"},
 		},
 		{"a page of another list", acmesToken, "GET", "/v1/operations?page_token=" + sealPage(bellhop.Filter{Tenant: "other"}, []byte("x")), "", CodeInvalidRequest, []string{"page_token"}},
 		{"a page of the list of somebody else", acmesToken, "GET", "/v1/operations?page_token=" + sealPage(bellhop.Filter{}, []byte("x")), "", CodeInvalidRequest, []string{"page_token"}},

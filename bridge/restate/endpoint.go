@@ -54,7 +54,7 @@ func (c ComputeConfig) Check() error {
 	switch {
 	case err != nil:
 		faults.Add("listen", `must be host:port, such as %q`, defaultListen)
-	case len(c.IdentityKeys) == 0 && !loopback(host):
+	case len(c.IdentityKeys) == 0 && !bridge.Loopback(host):
 		faults.Add("identity_keys", "are required where others than this machine reach the service: %s is not on loopback", c.Listen)
 	}
 	for i, key := range c.IdentityKeys {
@@ -70,11 +70,6 @@ func (c ComputeConfig) Check() error {
 		faults.Add("poll_after", "must be at least 1s")
 	}
 	return faults.Err()
-}
-
-func loopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // Endpoint serves the Restate service Compute.
