@@ -1,4 +1,5 @@
-# Needs Go, make and git; everything else is installed into .tools/ by the targets that use it.
+# Needs Go, make and git; some of the tests' peers need Node.js with npm, and Python. Everything else is installed into
+# .tools/ by the targets that use it.
 
 SHELL := /bin/sh
 .SHELLFLAGS := -eu -c
@@ -85,8 +86,8 @@ tools: ## install all tools and peers into .tools/
 	@sh tests/tools/install.sh temporal restate-server stepfunctions webhook-libraries golangci-lint workflowcheck docker-compose
 
 .PHONY: clean
-clean: ## remove binaries and the engine's leftovers; .tools/ stays (make distclean)
-	rm -rf bin .dev
+clean: ## remove the binaries; .tools/ stays (make distclean)
+	rm -rf bin
 
 .PHONY: distclean
 distclean: clean ## remove .tools/ as well

@@ -56,7 +56,8 @@ type Operation struct {
 	// Timeout bounds the operation from its request to its end, "1s" to "168h". Default "30m". An operation that
 	// times out fails with TIMEOUT, lists what exists and leaves it alone.
 	Timeout Duration `json:"timeout,omitempty"`
-	// OnCancel says what a cancelled operation does with what exists. Default "leave".
+	// OnCancel says what a cancelled operation does with what exists: "leave" it (the default) or, of a provision, "remove"
+	// it.
 	OnCancel CancelPolicy `json:"on_cancel,omitempty"`
 	// Metadata is echoed in every outcome, up to 16 KiB. It is not a place for secrets.
 	Metadata map[string]string `json:"metadata,omitempty"`

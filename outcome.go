@@ -14,27 +14,35 @@ const SchemaVersion = 1
 // Outcome is the one envelope for every verb, provider and target: the body of a callback, the result of the
 // workflow and the larger part of the [Status]. It is made once per state, so every attempt sends the same bytes.
 type Outcome struct {
+	// SchemaVersion is 1.
 	SchemaVersion int `json:"schema_version"`
 	// CallbackID is "<operation id>/<state>", the key by which receivers drop duplicates.
-	CallbackID    string `json:"callback_id"`
-	Event         Event  `json:"event,omitempty"`
-	OperationID   string `json:"operation_id"`
-	OperationType Verb   `json:"operation_type"`
-	TenantID      string `json:"tenant_id"`
-	Resource      string `json:"resource"`
-	Provider      string `json:"provider"`
-	State         State  `json:"state"`
+	CallbackID string `json:"callback_id"`
+	// Event names what happened: "compute-running", "compute-provisioned", "compute-updated", "compute-deleted",
+	// "compute-failed" or "compute-cancelled". Absent before.
+	Event Event `json:"event,omitempty"`
+	// OperationID is the operation's, and its workflow's.
+	OperationID string `json:"operation_id"`
+	// OperationType is "provision", "update" or "delete".
+	OperationType Verb `json:"operation_type"`
+	// TenantID, Resource and Provider are the operation's.
+	TenantID string `json:"tenant_id"`
+	Resource string `json:"resource"`
+	Provider string `json:"provider"`
+	// State is "pending", "queued", "running", "succeeded", "failed" or "cancelled".
+	State State `json:"state"`
 	// ResourceIDs are all identifiers known, also of failed and cancelled operations.
 	ResourceIDs ResourceIDs `json:"resource_ids"`
 	// Endpoints are where the compute can be reached.
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
 	// Error is set on failed and cancelled operations only.
 	Error *Failure `json:"error,omitempty"`
-	// RequestedAt is when the operation was started, StartedAt when a worker took it up, FinishedAt when it
-	// reached its last state.
+	// RequestedAt is when the operation was started.
 	RequestedAt time.Time `json:"requested_at"`
-	StartedAt   time.Time `json:"started_at,omitzero"`
-	FinishedAt  time.Time `json:"finished_at,omitzero"`
+	// StartedAt is when a worker took it up.
+	StartedAt time.Time `json:"started_at,omitzero"`
+	// FinishedAt is when it reached its last state.
+	FinishedAt time.Time `json:"finished_at,omitzero"`
 	// DurationMS is how long the operation ran, from StartedAt to this state.
 	DurationMS int64 `json:"duration_ms"`
 	// Metadata is the operation's, echoed.

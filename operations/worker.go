@@ -112,7 +112,7 @@ func (c *Client) unsearchable(ctx context.Context) ([]temporal.SearchAttributeKe
 // Watch makes sure that the one workflow runs that watches a provider.
 func (c *Client) Watch(ctx context.Context, provider string) error {
 	_, err := c.temporal.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
-		ID:                       workflows.WatchID(provider),
+		ID:                       workflows.WatchID(c.taskQueue, provider),
 		TaskQueue:                c.taskQueue,
 		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
 		StaticSummary:            "watch " + provider,

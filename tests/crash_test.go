@@ -197,7 +197,7 @@ func TestWorkerKilledThatHoldsTheWatch(t *testing.T) {
 	got := b.call("caller")
 	crew := b.crew(b.config(noBackstop))
 	var ids []string
-	watch := workflows.WatchID("simulated")
+	watch := workflows.WatchID(workflows.TaskQueue, "simulated")
 	var slowest time.Duration
 	for i := range kills() {
 		id := fmt.Sprintf("watched-%d", i)

@@ -51,7 +51,7 @@ func TestDeploymentGoesOn(t *testing.T) {
 	old.Kill()
 	b.settle([]string{"moves"}, got)
 	require.Equal(t, "v2", b.ranOn("moves"), "operations move on to the current version unless they are pinned")
-	require.Equal(t, "v2", b.ranOn(workflows.WatchID("simulated")))
+	require.Equal(t, "v2", b.ranOn(workflows.WatchID(workflows.TaskQueue, "simulated")))
 }
 
 func TestDeploymentPinned(t *testing.T) {
@@ -74,5 +74,5 @@ func TestDeploymentPinned(t *testing.T) {
 	require.NoError(b, old.Stop(time.Minute))
 	b.begin("watched", "temporal", `{"ready_after": "1s"}`)
 	b.settle([]string{"stays", "newer", "watched"}, got)
-	require.Equal(t, "v2", b.ranOn(workflows.WatchID("simulated")))
+	require.Equal(t, "v2", b.ranOn(workflows.WatchID(workflows.TaskQueue, "simulated")))
 }

@@ -200,6 +200,20 @@ func scenarios() []scenario {
 				},
 			},
 			scenario{
+				name: "cancelled-during-an-ask", verb: verb, state: bellhop.Cancelled, code: bellhop.CodeCancelled,
+				// The attempt fails by itself after it was cancelled.
+				with: map[string]any{"provider": "stubborn"},
+				has:  []enumspb.EventType{canceled, marker},
+				meanwhile: func(r *recorder, id string) {
+					r.until("the ask of "+id+" is under way", func() bool {
+						found, err := r.client.DescribeWorkflowExecution(r.ctx, id, "")
+						return err == nil && len(found.GetPendingActivities()) == 1 &&
+							found.GetPendingActivities()[0].GetState() == enumspb.PENDING_ACTIVITY_STATE_STARTED
+					})
+					r.must(r.ops.Cancel(r.ctx, id))
+				},
+			},
+			scenario{
 				name: "invalid", verb: verb, state: bellhop.Failed, code: bellhop.CodeInvalidOperation, has: []enumspb.EventType{upsert},
 				raw: `{"tenant_id": "acme", "provider": "simulated", "spec": {"image": "nginx:1.27", "replicas": "two"}, "tenant": "acme",
 					"callbacks": [{"target": "temporal", "address": {"workflow_id": "caller"}}, {"target": "nowhere"}]}`,
@@ -274,7 +288,8 @@ func scenarios() []scenario {
 // endings are those that every verb must have a history of.
 var endings = []string{
 	"succeeded", "succeeded-at-once", "succeeded-by-backstop", "succeeded-by-refresh", "succeeded-after-retries", "failed", "failed-at-once",
-	"superseded", "timed-out", "timed-out-asking", "cancelled", "cancelled-asking", "invalid", "invalid-names", "invalid-input", "invalid-at-worker",
+	"superseded", "timed-out", "timed-out-asking", "cancelled", "cancelled-asking",
+	"cancelled-during-an-ask", "invalid", "invalid-names", "invalid-input", "invalid-at-worker",
 }
 
 func TestReplay(t *testing.T) {
@@ -466,6 +481,25 @@ func (recovering) Deliver(ctx context.Context, _ json.RawMessage, _ bridge.Messa
 	return bridge.Result{Verdict: bridge.Closed, Err: errors.New("no longer waiting")}
 }
 
+// stubborn does not answer an ask for a while, whatever happens meanwhile, and then is not there.
+type stubborn struct{ activities.Provider }
+
+func (s stubborn) Provision(ctx context.Context, op bellhop.Operation) (bellhop.Observation, error) {
+	if strings.HasSuffix(op.ID, "-before") {
+		return s.Provider.Provision(ctx, op)
+	}
+	return s.Update(ctx, op)
+}
+
+func (stubborn) Update(context.Context, bellhop.Operation) (bellhop.Observation, error) {
+	time.Sleep(time.Second)
+	return bellhop.Observation{}, bellhop.Fail(bellhop.CodeProviderUnavailable, "it does not answer")
+}
+
+func (s stubborn) Delete(ctx context.Context, op bellhop.Operation) (bellhop.Observation, error) {
+	return s.Update(ctx, op)
+}
+
 // leaving removes what a cancelled operation provisioned, within its own time whatever the script of the provision says.
 // The simulated platform knows one verb of an operation only, so the removal has an id of its own there.
 type leaving struct {
@@ -531,7 +565,7 @@ func newRecorder(t *testing.T) *recorder {
 		t.Cleanup(w.Stop)
 	}
 	work(workflows.TaskQueue, activities.Backstop{}, map[string]activities.Provider{
-		"simulated": platform("simulated"), "patient": platform("patient"),
+		"simulated": platform("simulated"), "patient": platform("patient"), "stubborn": stubborn{platform("stubborn")},
 	})
 	work(impatient, activities.Backstop{First: 300 * time.Millisecond, Max: time.Second}, map[string]activities.Provider{
 		"unwatched": platform("unwatched"), "leaving": leaving{platform("leaving"), "0s"},
@@ -561,7 +595,7 @@ func (r *recorder) each(wanted func(scenario) bool, do func(*recorder, scenario)
 // play runs a scenario to its end and answers the id of its workflow.
 func (r *recorder) play(s scenario) string {
 	r.Helper()
-	id := workflows.WatchID("simulated")
+	id := workflows.WatchID(workflows.TaskQueue, "simulated")
 	if s.verb != "" {
 		id = string(s.verb) + "-" + s.name
 		if s.verb != bellhop.Provision && s.raw == "" {

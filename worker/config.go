@@ -63,6 +63,10 @@ type Config struct {
 	Tracing *TracingConfig `json:"tracing"`
 	// Log is how and what is logged, to standard error.
 	Log LogConfig `json:"log"`
+
+	// file is where this was read from, and faults what is wrong with it besides its providers, targets and activities.
+	file   string
+	faults bellhop.Faults
 }
 
 // APIConfig is how the API is served.
@@ -116,7 +120,7 @@ type LogConfig struct {
 
 const defaultListen = "127.0.0.1:9464"
 
-// loadConfig reads the file, or the defaults when there is none. It reports everything that is wrong.
+// loadConfig reads the file, or the defaults when there is none. What is wrong in it is reported by build, with the rest.
 func loadConfig(file string) (Config, error) {
 	config := Config{
 		TaskQueue:      workflows.TaskQueue,
@@ -129,8 +133,8 @@ func loadConfig(file string) (Config, error) {
 		Limits: LimitsConfig{Activities: 200, WorkflowTasks: 100, CachedWorkflows: 1000},
 		Drain:  bellhop.Duration(30 * time.Second),
 		Log:    LogConfig{Format: "text"},
+		file:   file,
 	}
-	var faults bellhop.Faults
 	if file != "" {
 		text, err := os.ReadFile(file) //nolint:gosec // the operator names the file
 		if err != nil {
@@ -141,10 +145,7 @@ func loadConfig(file string) (Config, error) {
 			return config, fmt.Errorf("read configuration %s: %w", file, err)
 		}
 		if string(data) != "null" {
-			err = bellhop.DecodeStrict(data, &config)
-			if more, ok := err.(bellhop.Faults); ok { //nolint:errorlint // DecodeStrict returns faults as they are
-				faults = append(faults, more...)
-			}
+			config.faults.Note("", bellhop.DecodeStrict(data, &config))
 		}
 	}
 	if config.Providers == nil {
@@ -153,8 +154,8 @@ func loadConfig(file string) (Config, error) {
 	if config.Targets == nil {
 		config.Targets = map[string]json.RawMessage{"temporal": json.RawMessage(`{"type": "temporal"}`)}
 	}
-	config.check(&faults)
-	return config, inFile(file, faults.Err())
+	config.check(&config.faults)
+	return config, nil
 }
 
 // inFile lists the faults of a file, one a line.
@@ -267,7 +268,7 @@ func (p *parts) close() {
 	}
 }
 
-// build makes the providers and checks the targets. It reports everything that is wrong.
+// build makes the providers and checks the targets. It reports everything that is wrong with the configuration.
 func (c *Config) build() (*parts, error) {
 	made := &parts{
 		providers: map[string]activities.Provider{},
@@ -276,7 +277,7 @@ func (c *Config) build() (*parts, error) {
 		limits:    map[string]bridge.Limits{},
 		share:     c.Limits.Activities / 4,
 	}
-	var faults bellhop.Faults
+	faults := slices.Clone(c.faults)
 	for _, name := range slices.Sorted(maps.Keys(c.Providers)) {
 		path := "providers." + name
 		if err := bellhop.CheckName(name); err != nil {
@@ -303,7 +304,7 @@ func (c *Config) build() (*parts, error) {
 	}
 	if err := faults.Err(); err != nil {
 		made.close()
-		return nil, inFile("", err)
+		return nil, inFile(c.file, err)
 	}
 	return made, nil
 }

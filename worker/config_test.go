@@ -83,6 +83,12 @@ restate: {listen: "0.0.0.0:9080", target: temporal, poll_after: 1ms, retries: 3}
 			"restate.identity_keys: are required where others than this machine", "restate.poll_after: must be at least 1s",
 			"restate.retries: is not a known field", `restate.target: must be the name of a target of type restate; "temporal" is none`,
 		}},
+		{"faults of every kind beside each other", `
+spped: 3
+drain: -1s
+providers: {d: {type: podman}}
+targets: {t: {type: temporal, names: x}}
+`, []string{"worker.yaml", "spped", "drain: must not be negative", "providers.d.type: must be", "targets.t.names: is not a known field"}},
 		{"a key given twice, of which YAML would take the last", "drain: 1s\ndrain: 2s\n", []string{"drain"}},
 		{"no YAML at all", "providers: [", []string{"worker.yaml"}},
 	} {

@@ -144,6 +144,9 @@ func (d *deliveries) deliver(ctx workflow.Context, i int, delivery activities.De
 		d.giveUp(ctx, receipt, "its deadline passed: "+lastError(err))
 		return
 	}
+	if d.callers[i].gone {
+		return // what is told of it by now is the end
+	}
 	*receipt = settled
 	d.o.describe(ctx)
 }

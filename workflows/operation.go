@@ -141,6 +141,9 @@ func (o *operation) enter(ctx workflow.Context, state bellhop.State) {
 
 // see takes an observation over. Ids that are known already are not lost to an observation that has none.
 func (o *operation) see(ctx workflow.Context, seen bellhop.Observation) {
+	if o.concluded {
+		return // what was told stays as it was told
+	}
 	o.seen, o.seenAt = seen, workflow.Now(ctx)
 	if !seen.ResourceIDs.IsZero() || seen.Phase == bellhop.PhaseGone && o.Verb != bellhop.Delete {
 		o.status.ResourceIDs = seen.ResourceIDs
@@ -220,6 +223,8 @@ func (o *operation) ask(ctx workflow.Context) (*ending, activities.Backstop) {
 	}
 	var answer activities.Answer
 	err := workflow.ExecuteActivity(o.askOptions(ctx, remaining), askActivity(o.Verb), o.Operation).Get(ctx, &answer)
+	// Whoever asked a provider, and failed, had found everything else in order.
+	_, o.checked = errors.AsType[*temporal.ApplicationError](err)
 	switch {
 	case temporal.IsCanceledError(err), err != nil && cancelledMeanwhile(ctx):
 		return &ending{state: bellhop.Cancelled}, activities.Backstop{}
@@ -343,14 +348,20 @@ func (o *operation) concerns(seen bellhop.Observation) bool {
 func (o *operation) look(ctx workflow.Context) *ending {
 	o.looking++
 	defer func() { o.looking-- }()
+	aim := o.aim
 	var seen bellhop.Observation
 	err := workflow.ExecuteActivity(o.lookOptions(ctx), acts.Observe, o.observable()).Get(ctx, &seen)
 	if temporal.IsCanceledError(err) {
 		return &ending{state: bellhop.Cancelled}
 	}
 	if err != nil {
-		o.status.Progress.Message = "could not be observed: " + lastError(err)
+		if !o.concluded {
+			o.status.Progress.Message = "could not be observed: " + lastError(err)
+		}
 		return nil
+	}
+	if o.aim != aim && seen.Phase != bellhop.PhaseGone {
+		return nil // it was looked at with other eyes: what is being removed since then is no failure
 	}
 	o.see(ctx, seen)
 	o.news.SendAsync(nil)

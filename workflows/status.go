@@ -59,6 +59,9 @@ func (o *operation) mayRefresh(ctx workflow.Context) error {
 	if workflow.GetInfo(ctx).GetCurrentHistoryLength() > maxRefreshed {
 		return temporal.NewApplicationError("it was refreshed too often; query its status", ErrorFresh)
 	}
+	if o.aim != o.Verb {
+		return temporal.NewApplicationError("it is cancelled and being removed; query its status", ErrorFresh)
+	}
 	if o.looking > 0 {
 		return temporal.NewApplicationError("it is being observed; query its status", ErrorFresh)
 	}

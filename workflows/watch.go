@@ -10,8 +10,13 @@ import (
 	"bellhop/activities"
 )
 
-// WatchID is the id of the one workflow that watches a provider.
-func WatchID(provider string) string { return "bellhop-watch/" + provider }
+// WatchID is the id of the one workflow that watches a provider for the workers of a task queue.
+func WatchID(taskQueue, provider string) string {
+	if taskQueue == TaskQueue {
+		return "bellhop-watch/" + provider
+	}
+	return "bellhop-watch/" + taskQueue + "/" + provider
+}
 
 // watchRun is how long one run of the watch lasts. It bounds the history; its end is no interruption worth noting.
 const watchRun = 24 * time.Hour

@@ -44,7 +44,10 @@ func TestWatchProviderGoesOn(t *testing.T) {
 	if err := converter.GetDefaultDataConverter().FromPayloads(again.Input, &provider); err != nil || provider != "sim" || again.WorkflowType.Name != "WatchProvider" {
 		t.Errorf("the new run is a %s of %q, %v", again.WorkflowType.Name, provider, err)
 	}
-	if id := workflows.WatchID("sim"); id != "bellhop-watch/sim" {
+	if id := workflows.WatchID("other", "sim"); id != "bellhop-watch/other/sim" {
+		t.Errorf("the watch of another task queue's workers is %s: theirs would not be started", id)
+	}
+	if id := workflows.WatchID(workflows.TaskQueue, "sim"); id != "bellhop-watch/sim" {
 		t.Errorf("the watch of sim is named %s; of one name there is one", id)
 	}
 }

@@ -20,7 +20,7 @@ type Config struct {
 	// PublishAddress is the address of the engine's machine on which ports are published; the engine picks the port
 	// numbers. Default "127.0.0.1": reachable from that machine only.
 	PublishAddress string `json:"publish_address"`
-	// AdvertiseAddress is the host name or address that endpoints name. Default: PublishAddress. Required when that
+	// AdvertiseAddress is the host name or address that endpoints name. Default: that of publish_address. Required when that
 	// is "0.0.0.0" or "::", at which nobody can be called.
 	AdvertiseAddress string `json:"advertise_address"`
 	// StopTimeout is how long a container has to end by itself before it is killed, in whole seconds. Default "10s".
@@ -93,7 +93,7 @@ func (c Config) withDefaults() (Config, error) {
 
 // OperationConfig is the provider_config of an operation.
 type OperationConfig struct {
-	// RestartPolicy says what the engine does with a container that exits.
+	// RestartPolicy says what the engine does with a container that exits. Default: it is restarted unless it was stopped.
 	RestartPolicy RestartPolicy `json:"restart_policy"`
 	// Network is the network the containers join; it must exist. "none" gives them none. "host" and "container:…" are
 	// refused: they would give the tenant somebody else's network. Default: the engine's default bridge.

@@ -14,7 +14,7 @@ import (
 // Config is a simulated provider's entry in the worker's configuration.
 type Config struct {
 	// Path is the file that holds the platform. Workers with the same file share it. It is made when it is not there,
-	// with its folder. Required.
+	// with its folder. Default: bellhop/simulated.db in the user's cache directory (XDG_CACHE_HOME, else ~/.cache).
 	Path string `json:"path"`
 	// PollInterval is how often a watcher looks whether another process changed the file; each look costs some 10 µs
 	// of CPU. Changes by the watcher's own process, and the passing of time, are seen without. Default "15ms".

@@ -109,7 +109,7 @@ func describe(structure *ast.StructType) []field {
 // own are types that a reader of JSON knows under other names.
 var own = map[string]string{
 	"Duration": "duration", "Time": "time", "RawMessage": "object", "int": "number", "int64": "number", "float64": "number",
-	"bool": "true or false", "CancelPolicy": "string", "State": "string", "Verb": "string", "Event": "string", "Code": "string",
+	"bool": "true or false", "CancelPolicy": "string", "AbandonPolicy": "string", "Moment": "string", "State": "string", "Verb": "string", "Event": "string", "Code": "string",
 	"ReceiptState": "string", "Failures": "string", "Level": "string",
 }
 

@@ -96,7 +96,10 @@ install() {
 		if ! (build "$name" "$version" "$temp") >"$temp/log" 2>&1; then
 			echo "cannot be built:"
 			tail -n 20 "$temp/log"
-			exit 1
+			rm -rf "$temp"
+			temp=
+			failed=yes # what else was asked for is installed all the same
+			return
 		fi
 		mv -f "$temp/$name" "$tools/$kept"
 		rm -rf "$temp"
@@ -122,6 +125,8 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 mkdir -p "$tools/bin"
 export CGO_ENABLED="${CGO_ENABLED:-0}"
+failed=
 for name; do
 	install "$name"
 done
+[ -z "$failed" ]
