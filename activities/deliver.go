@@ -31,6 +31,9 @@ type Delivery struct {
 	// Unchecked says that no worker has checked the callback, because the operation never got that far. A target
 	// that is not configured then is the caller's mistake, and nothing that an operator would still mend.
 	Unchecked bool `json:"unchecked,omitempty"`
+	// Unknown says that an attempt of a delivery that was given up, and of which this is another, may have reached the
+	// caller.
+	Unknown bool `json:"unknown,omitempty"`
 }
 
 // Timing of deliveries.
@@ -89,7 +92,7 @@ func (a *Activities) Deliver(ctx context.Context, d Delivery) (bellhop.Receipt, 
 		verdict = "untried"
 	}
 	metrics.WithTags(map[string]string{"verdict": verdict}).Counter("bellhop_callback_attempts").Inc(1)
-	if result.Err != nil {
+	if result.Err != nil && (!result.Untried || receipt.LastError == "") { // why an attempt failed says more
 		receipt.LastError = bellhop.Scrub(result.Err.Error(), d.Callback.Secrets())
 	}
 	switch result.Verdict {
@@ -99,7 +102,7 @@ func (a *Activities) Deliver(ctx context.Context, d Delivery) (bellhop.Receipt, 
 		receipt.State = bellhop.ReceiptAccepted
 	case bridge.Closed:
 		receipt.State = bellhop.ReceiptUndeliverable
-		if past.Unknown || result.Unknown {
+		if past.Unknown || result.Unknown || d.Unknown {
 			receipt.State = bellhop.ReceiptAckPresumed
 		}
 	case bridge.Undeliverable:
@@ -128,6 +131,11 @@ func remember(ctx context.Context) memory {
 	attempt := activity.GetInfo(ctx).Attempt
 	if activity.HasHeartbeatDetails(ctx) {
 		_ = activity.GetHeartbeatDetails(ctx, &past) //nolint:errcheck // details that cannot be read are as good as none
+	}
+	if attempt == 1 && past.Ended > 0 {
+		// Temporal counts anew after a reset. Were this attempt to die, the number of an earlier one would pass for its own.
+		past.Ended = 0
+		activity.RecordHeartbeat(ctx, past)
 	}
 	if attempt > 1 && past.Ended != attempt-1 {
 		// The attempt before this one left nothing: its worker died, or the answer came too late.
@@ -208,7 +216,7 @@ func again(result bridge.Result, past memory, attempt int32) error {
 	return temporal.NewApplicationErrorWithOptions(past.LastError, kind, temporal.ApplicationErrorOptions{
 		NextRetryDelay: delay,
 		Category:       temporal.ApplicationErrorCategoryBenign,
-		Details:        []any{memory{FirstAttemptAt: past.FirstAttemptAt, Attempts: past.Attempts}},
+		Details:        []any{memory{FirstAttemptAt: past.FirstAttemptAt, Attempts: past.Attempts, Unknown: past.Unknown}},
 	})
 }
 
@@ -221,6 +229,13 @@ func GaveUp(receipt *bellhop.Receipt, err error) {
 		receipt.Attempts = past.Attempts
 		receipt.FirstAttemptAt = past.FirstAttemptAt
 	}
+}
+
+// MayHaveArrived says of a delivery that was given up whether one of its attempts may have reached the caller.
+func MayHaveArrived(err error) bool {
+	var last *temporal.ApplicationError
+	var past memory
+	return errors.As(err, &last) && last.HasDetails() && last.Details(&past) == nil && past.Unknown
 }
 
 // Pending fills in what Temporal knows of a delivery that is still being tried: it was started by the workflow, which

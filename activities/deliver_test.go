@@ -15,6 +15,7 @@ import (
 	enumspb "go.temporal.io/api/enums/v1"
 	failurepb "go.temporal.io/api/failure/v1"
 	workflowpb "go.temporal.io/api/workflow/v1"
+	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/temporal"
@@ -311,6 +312,46 @@ func TestMemorySurvivesReset(t *testing.T) {
 				t.Errorf("receipt (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// The first attempt after a reset has the number of an earlier one. What it did is unknown when it dies all the same.
+func TestAttemptAfterAResetThatDied(t *testing.T) {
+	t.Parallel()
+	env := newSuite().NewTestActivityEnvironment()
+	acts := &activities.Activities{Targets: map[string]bridge.Target{"orders": &target{steps: []step{dies}, now: time.Now}}}
+	env.RegisterActivity(acts)
+	env.SetHeartbeatDetails(map[string]any{"attempts": 1, "ended": 1, "last_error": "refused"})
+	var left map[string]any
+	env.SetOnActivityHeartbeatListener(func(_ *activity.Info, details converter.EncodedValues) {
+		if err := details.Get(&left); err != nil {
+			t.Error(err)
+		}
+	})
+	func() {
+		defer func() { recover() }() //nolint:errcheck // the worker is gone
+		_, err := env.ExecuteActivity(acts.Deliver, delivery())
+		t.Log(err)
+	}()
+	if left["ended"] != 0.0 || left["attempts"] != 1.0 {
+		t.Errorf("it left %v: the next attempt would take it for one that ended", left)
+	}
+}
+
+func TestRedeliveryKnowsThatAnAttemptMayHaveArrived(t *testing.T) {
+	t.Parallel()
+	env := newSuite().NewTestActivityEnvironment()
+	acts := &activities.Activities{Targets: map[string]bridge.Target{"orders": &target{steps: []step{does(bridge.Closed)}, now: time.Now}}}
+	env.RegisterActivity(acts)
+	again := delivery()
+	again.Unknown = true
+	answer, err := env.ExecuteActivity(acts.Deliver, again)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var receipt bellhop.Receipt
+	if err := answer.Get(&receipt); err != nil || receipt.State != bellhop.ReceiptAckPresumed {
+		t.Errorf("the receipt is %+v, %v", receipt, err)
 	}
 }
 

@@ -84,6 +84,8 @@ const (
 // Result is what became of one attempt.
 type Result struct {
 	Verdict Verdict
+	// Caller says of Retry that it is this caller who cannot be reached now, and nothing of others at the target.
+	Caller bool
 	// Untried says of Retry that no attempt was made: the target is spared, see [Guard].
 	Untried bool
 	// Unknown says of Retry, Blocked or Closed that this very attempt may have reached the caller all the same: the

@@ -97,6 +97,10 @@ func Heartbeats(target Target) bool {
 }
 
 func (g *Guarded) call(ctx context.Context, call func() Result) Result {
+	const spared = "the target is out of order and is spared for a while"
+	if g.breaker.State() == gobreaker.StateOpen { // first of all: what is refused uses up no rate
+		return untried(0, spared)
+	}
 	if !g.slots.TryAcquire(1) {
 		return untried(0, "too many calls to the target are under way")
 	}
@@ -106,12 +110,12 @@ func (g *Guarded) call(ctx context.Context, call func() Result) Result {
 	}
 	done, err := g.breaker.Allow()
 	if err != nil {
-		return untried(0, "the target is out of order and is spared for a while")
+		return untried(0, spared)
 	}
 	result := Result{Verdict: Retry, Unknown: true, Err: errors.New("the call broke off")} // should it panic
 	defer func() {
 		var broken error
-		if result.Verdict == Retry {
+		if result.Verdict == Retry && !result.Caller {
 			broken = result.Err
 		}
 		done(broken)

@@ -79,11 +79,13 @@ func TestTargetOutOfOrderIsSpared(t *testing.T) {
 
 // A caller that is gone or an operator's fault says nothing about the target.
 func TestOnlyATargetOutOfOrderIsSpared(t *testing.T) {
-	for _, verdict := range []bridge.Verdict{bridge.Closed, bridge.Blocked, bridge.Undeliverable, bridge.Accepted} {
-		target := &scripted{call: func(int32) bridge.Result { return bridge.Result{Verdict: verdict, Err: errors.New("so")} }}
+	for _, verdict := range []bridge.Verdict{bridge.Closed, bridge.Blocked, bridge.Undeliverable, bridge.Accepted, bridge.Retry} {
+		target := &scripted{call: func(int32) bridge.Result {
+			return bridge.Result{Verdict: verdict, Caller: true, Err: errors.New("so")}
+		}}
 		guarded := bridge.Guard(target, bridge.Limits{Concurrency: 10}, nil)
 		for range 20 {
-			if result := guarded.Deliver(t.Context(), nil, bridge.Message{}); result.Verdict != verdict {
+			if result := guarded.Deliver(t.Context(), nil, bridge.Message{}); result.Verdict != verdict || result.Untried {
 				t.Fatalf("%s became %+v", verdict, result)
 			}
 		}

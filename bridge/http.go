@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -33,6 +34,13 @@ func HTTPClient(proxy func(*http.Request) (*url.URL, error), control func(networ
 func Loopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// Sent says whether a request that failed with err, without an answer, may have been sent: not when nobody could be
+// connected to.
+func Sent(err error) bool {
+	dialling, ok := errors.AsType[*net.OpError](err)
+	return !ok || dialling.Op != "dial"
 }
 
 // RetryStatus says whether an HTTP status asks to try again later. A status that nobody listed is told by its class.

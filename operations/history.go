@@ -196,6 +196,17 @@ func (p *past) receipt(i int, callback bellhop.Callback, reached bellhop.State) 
 		}
 		return receipt
 	}
+	endedOtherwise := false
+	switch p.last.GetEventType() {
+	case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_TERMINATED, enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_TIMED_OUT:
+		endedOtherwise = true
+	}
+	if endedOtherwise && (receipt.State == bellhop.ReceiptDelivering || !begun && callback.Wants(reached)) {
+		receipt.State = bellhop.ReceiptUndeliverable
+		receipt.CallbackID = bellhop.CallbackID(p.id, reached)
+		receipt.LastError = "the operation's workflow was ended by other means before it was answered"
+		return receipt
+	}
 	if !begun {
 		receipt.State = bellhop.ReceiptPending
 		return receipt
@@ -209,11 +220,6 @@ func (p *past) receipt(i int, callback bellhop.Callback, reached bellhop.State) 
 				Target: callback.Target, State: bellhop.ReceiptUndeliverable, CallbackID: last,
 				LastError: "its deadline passed before it could be tried",
 			}
-		}
-	case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_TERMINATED, enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_TIMED_OUT:
-		if receipt.State == bellhop.ReceiptDelivering {
-			receipt.State = bellhop.ReceiptUndeliverable
-			receipt.LastError = "the operation's workflow was ended by other means before it was answered"
 		}
 	}
 	return receipt

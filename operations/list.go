@@ -41,8 +41,10 @@ func query(f bellhop.Filter) string {
 		terms = append(terms, "ExecutionStatus = 'Running'")
 	}
 	if f.Undelivered {
-		// A workflow that is open although its operation has ended waits for its callbacks.
-		terms = append(terms, fmt.Sprintf("(%s IS NOT NULL OR ExecutionStatus = 'Running' AND %s IN (%s, %s, %s))",
+		// A workflow that is open although its operation has ended waits for its callbacks; one that was ended by other
+		// means may have rung nobody.
+		terms = append(terms, fmt.Sprintf("(%s IS NOT NULL OR ExecutionStatus IN ('Terminated', 'TimedOut') OR "+
+			"ExecutionStatus = 'Running' AND %s IN (%s, %s, %s))",
 			workflows.Undelivered.GetName(), workflows.State.GetName(),
 			quote(string(bellhop.Succeeded)), quote(string(bellhop.Failed)), quote(string(bellhop.Cancelled))))
 	}
@@ -82,6 +84,24 @@ func quote(s string) string {
 // answers at most limit of them (1000 at most) and the token that asks for the next page. A list of operations with
 // undelivered callbacks asks for the status of each: search does not know what was redelivered since.
 func (c *Client) List(ctx context.Context, filter bellhop.Filter, limit int, page []byte) ([]bellhop.Item, []byte, error) {
+	found, next, err := c.page(ctx, filter, limit, page)
+	if err != nil || !filter.Undelivered {
+		return found, next, err
+	}
+	items := []bellhop.Item{}
+	for _, item := range found {
+		if item.Undelivered, err = c.undelivered(ctx, item.OperationID); err != nil {
+			return nil, nil, err
+		}
+		if len(item.Undelivered) > 0 { // else they were redelivered, or arrived meanwhile
+			items = append(items, item)
+		}
+	}
+	return items, next, nil
+}
+
+// page is a page of the list as search has it.
+func (c *Client) page(ctx context.Context, filter bellhop.Filter, limit int, page []byte) ([]bellhop.Item, []byte, error) {
 	answer, err := c.temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{
 		Namespace:     c.namespace,
 		PageSize:      int32(min(max(limit, 1), 1000)),
@@ -104,14 +124,6 @@ func (c *Client) List(ctx context.Context, filter bellhop.Filter, limit int, pag
 		}
 		if info.GetCloseTime() != nil {
 			item.ClosedAt = info.GetCloseTime().AsTime()
-		}
-		if filter.Undelivered {
-			if item.Undelivered, err = c.undelivered(ctx, item.OperationID); err != nil {
-				return nil, nil, err
-			}
-			if len(item.Undelivered) == 0 { // they were redelivered, or arrived meanwhile
-				continue
-			}
 		}
 		items = append(items, item)
 	}

@@ -161,6 +161,9 @@ func (c *Client) Cancel(ctx context.Context, id string) error {
 
 // describe finds the workflow of an operation; a workflow of another kind is no operation.
 func (c *Client) describe(ctx context.Context, id string) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
+	if bellhop.CheckID(id) != nil { // Temporal takes some of them for a failure of its own
+		return nil, fmt.Errorf("find operation: %w", bellhop.ErrNotFound)
+	}
 	found, err := c.temporal.DescribeWorkflowExecution(ctx, id, "")
 	if err != nil {
 		return nil, fmt.Errorf("find operation %s: %w", id, notFound(err))

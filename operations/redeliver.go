@@ -11,11 +11,11 @@ import (
 
 	commonpb "go.temporal.io/api/common/v1"
 	enumspb "go.temporal.io/api/enums/v1"
+	failurepb "go.temporal.io/api/failure/v1"
 	"go.temporal.io/api/serviceerror"
 	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 
 	"bellhop"
@@ -28,13 +28,26 @@ import (
 // being rung at this moment is left alone, so no delivery is ever doubled. An empty target stands for all. It answers the
 // targets that are rung, each once: none when every callback is settled.
 func (c *Client) Redeliver(ctx context.Context, id, target string) ([]string, error) {
+	return c.redeliver(ctx, id, target, time.Time{})
+}
+
+// redeliver is Redeliver for an operation that has ended at since or later.
+func (c *Client) redeliver(ctx context.Context, id, target string, since time.Time) ([]string, error) {
+	report, err := c.Status(ctx, id)
+	if err != nil {
+		return nil, err
+	}
 	found, err := c.describe(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	report, err := c.Status(ctx, id)
-	if err != nil {
-		return nil, err
+	if closed(found) { // perhaps only now: what was on its way a moment ago may have arrived
+		if report, err = c.Status(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	if !report.FinishedAt.IsZero() && report.FinishedAt.Before(since) {
+		return nil, nil
 	}
 	var rung []string
 	for i, receipt := range report.Callbacks {
@@ -58,15 +71,12 @@ func (c *Client) RedeliverAll(ctx context.Context, filter bellhop.Filter, target
 	filter.Undelivered = true
 	var page []byte
 	for {
-		items, next, err := c.List(ctx, filter, 100, page)
+		items, next, err := c.page(ctx, filter, 100, page)
 		if err != nil {
 			return err
 		}
 		for _, item := range items {
-			if target != "" && !slices.ContainsFunc(item.Undelivered, func(r bellhop.Receipt) bool { return r.Target == target }) {
-				continue
-			}
-			rung, err := c.Redeliver(ctx, item.OperationID, target)
+			rung, err := c.redeliver(ctx, item.OperationID, target, filter.Since)
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -87,8 +97,8 @@ func (c *Client) ring(ctx context.Context, found *workflowservice.DescribeWorkfl
 	if rings, err := c.hasten(ctx, id, i, found.GetPendingActivities()); rings || err != nil {
 		return rings, err
 	}
-	if receipt.State == bellhop.ReceiptPending && !closed(found) {
-		return false, nil // its state is not reached
+	if !closed(found) && receipt.State != bellhop.ReceiptUndeliverable {
+		return false, nil // its state is not reached, or it has been settled by now
 	}
 	delivery, err := c.givenUp(ctx, status, i)
 	if err != nil || delivery == nil {
@@ -147,6 +157,7 @@ func (c *Client) hasten(ctx context.Context, workflowID string, callback int, tr
 func (c *Client) givenUp(ctx context.Context, status bellhop.Status, callback int) (*activities.Delivery, error) {
 	var input []byte
 	var delivery *activities.Delivery
+	var last int64 // the event that scheduled it
 	events := c.temporal.GetWorkflowHistory(ctx, status.OperationID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for events.HasNext() {
 		event, err := events.Next()
@@ -160,9 +171,18 @@ func (c *Client) givenUp(ctx context.Context, status bellhop.Status, callback in
 			scheduled := event.GetActivityTaskScheduledEventAttributes()
 			if i, _, ok := workflows.Delivered(scheduled.GetActivityId()); ok && i == callback {
 				delivery = new(activities.Delivery)
-				if err := converter.GetDefaultDataConverter().FromPayloads(scheduled.GetInput(), delivery); err != nil {
-					return nil, fmt.Errorf("read history of %s: %w", status.OperationID, err)
+				if !decode(scheduled.GetInput(), delivery) {
+					return nil, fmt.Errorf("read history of %s: the delivery to callback %d cannot be read", status.OperationID, i)
 				}
+				last = event.GetEventId()
+			}
+		case enumspb.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT:
+			if ended := event.GetActivityTaskTimedOutEventAttributes(); ended.GetScheduledEventId() == last {
+				delivery.Unknown = mayHaveArrived(ended.GetFailure())
+			}
+		case enumspb.EVENT_TYPE_ACTIVITY_TASK_FAILED:
+			if ended := event.GetActivityTaskFailedEventAttributes(); ended.GetScheduledEventId() == last {
+				delivery.Unknown = mayHaveArrived(ended.GetFailure())
 			}
 		}
 	}
@@ -185,6 +205,10 @@ func (c *Client) givenUp(ctx context.Context, status bellhop.Status, callback in
 		Outcome:    outcome,
 		ReachedAt:  status.FinishedAt,
 	}, nil
+}
+
+func mayHaveArrived(failure *failurepb.Failure) bool {
+	return activities.MayHaveArrived(temporal.GetDefaultFailureConverter().FailureToError(failure))
 }
 
 // redelivered fills in what became of the callbacks that were rung again after they had been given up.

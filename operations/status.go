@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
 	commonpb "go.temporal.io/api/common/v1"
@@ -44,7 +43,9 @@ func (c *Client) Status(ctx context.Context, id string) (bellhop.Report, error) 
 			return bellhop.Report{}, err
 		}
 	}
-	pending(&status, found.GetPendingActivities())
+	if !closed(found) {
+		pending(&status, found.GetPendingActivities())
+	}
 	if err := c.redelivered(ctx, &status, closed(found)); err != nil {
 		return bellhop.Report{}, err
 	}
@@ -139,7 +140,7 @@ func (c *Client) recall(ctx context.Context, found *workflowservice.DescribeWork
 	}
 	switch {
 	case closed(found):
-		status.Outcome = outcomeOf(past.last, id, status.Outcome)
+		status.Outcome = outcomeOf(past.last, id, status.Outcome, past.outcome)
 	case past.outcome != nil: // its callers are still being rung
 		status.Outcome = *past.outcome
 	default:
@@ -159,22 +160,9 @@ func (c *Client) recall(ctx context.Context, found *workflowservice.DescribeWork
 	return status, nil
 }
 
-// outcome is how the operation's workflow was closed, see outcomeOf.
-func (c *Client) outcome(ctx context.Context, id string, known bellhop.Outcome) (bellhop.Outcome, error) {
-	history := c.temporal.GetWorkflowHistory(ctx, id, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_CLOSE_EVENT)
-	if !history.HasNext() {
-		return known, fmt.Errorf("read history of %s: %w", id, bellhop.ErrNotFound)
-	}
-	event, err := history.Next()
-	if err != nil {
-		return known, fmt.Errorf("read history of %s: %w", id, notFound(err))
-	}
-	return outcomeOf(event, id, known), nil
-}
-
 // outcomeOf is how the operation's workflow was closed by an event. One that was closed by other means than its own code,
-// which nothing of ours does, has failed as far as anybody can know; known is what is known of it besides.
-func outcomeOf(event *historypb.HistoryEvent, id string, known bellhop.Outcome) bellhop.Outcome {
+// which nothing of ours does, has failed as far as anybody can know, unless it had concluded before, and told it; known is what is known of it besides.
+func outcomeOf(event *historypb.HistoryEvent, id string, known bellhop.Outcome, told *bellhop.Outcome) bellhop.Outcome {
 	var payloads *commonpb.Payloads
 	reason := "ended in a way that bellhop does not end it"
 	switch event.GetEventType() {
@@ -194,6 +182,9 @@ func outcomeOf(event *historypb.HistoryEvent, id string, known bellhop.Outcome) 
 	var outcome bellhop.Outcome
 	if decode(payloads, &outcome) && outcome.OperationID != "" {
 		return outcome
+	}
+	if told != nil {
+		return *told
 	}
 	known.State = bellhop.Failed
 	known.CallbackID = bellhop.CallbackID(id, bellhop.Failed)

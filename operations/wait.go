@@ -39,7 +39,8 @@ func (c *Client) Wait(ctx context.Context, id string) (bellhop.Outcome, error) {
 			if err != nil {
 				return bellhop.Outcome{}, err
 			}
-			return c.outcome(ctx, id, bellhop.Outcome{SchemaVersion: bellhop.SchemaVersion, OperationID: id})
+			report, err := c.Status(ctx, id)
+			return report.Outcome, err
 		case <-ticker.C:
 			if status, err := c.query(ctx, id); err == nil && status.State.Terminal() {
 				return status.Outcome, nil

@@ -164,6 +164,8 @@ func deliverOptions(callback int, delivery activities.Delivery, priority tempora
 func (d *deliveries) giveUp(ctx workflow.Context, receipt *bellhop.Receipt, why string) {
 	receipt.State = bellhop.ReceiptUndeliverable
 	receipt.LastError = why
+	workflow.GetMetricsHandler(ctx).WithTags(map[string]string{"target": receipt.Target, "state": string(receipt.State)}).
+		Counter("bellhop_callbacks").Inc(1)
 	d.o.describe(ctx)
 }
 

@@ -79,10 +79,6 @@ func (s *Server) start(w http.ResponseWriter, r *http.Request) error {
 const readWithin = 30 * time.Second
 
 func read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	// For the body only: a server-wide limit would also end those requests that wait for an operation to end.
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(readWithin))     //nolint:errcheck // every connection has deadlines
-	defer func() { _ = control.SetReadDeadline(time.Time{}) }() //nolint:errcheck // as above
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, bellhop.MaxOperationBytes))
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {
 		return nil, newProblem(CodeTooLarge, fmt.Sprintf("an operation may have %d bytes", bellhop.MaxOperationBytes))

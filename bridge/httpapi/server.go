@@ -144,6 +144,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, pattern := s.mux.Handler(r)
 	asks := s.tokens.find(r)
 	r = r.WithContext(withCaller(r.Context(), asks))
+	if r.ContentLength != 0 {
+		// Whether it is read or not: a server waits for the rest of a body before it ends a connection. A server-wide limit
+		// would also end the requests that wait for an operation to end.
+		_ = http.NewResponseController(w).SetReadDeadline(began.Add(readWithin)) //nolint:errcheck // every connection has deadlines
+	}
 	defer func() {
 		if reason := recover(); reason != nil {
 			s.logger.Error("a request was not answered", "pattern", pattern, "panic", reason, "stack", string(debug.Stack()))

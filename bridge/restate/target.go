@@ -206,7 +206,7 @@ func (t *Target) Deliver(ctx context.Context, raw json.RawMessage, m bridge.Mess
 		if broken, ok := errors.AsType[*url.Error](err); ok {
 			err = broken.Err
 		}
-		return bridge.Result{Verdict: bridge.Retry, Unknown: true, Err: fmt.Errorf("call %s: %w", t.ingress.Host, err)}
+		return bridge.Result{Verdict: bridge.Retry, Unknown: bridge.Sent(err), Err: fmt.Errorf("call %s: %w", t.ingress.Host, err)}
 	}
 	defer response.Body.Close() //nolint:errcheck // what matters was read
 	return classify(address, response, bridge.Said(response, address.Awakeable, key))

@@ -252,7 +252,8 @@ func (p *Poller) fail(ctx context.Context, token string, ask request, failure *b
 		}
 	}
 	if _, err := backoff.Retry(ctx, end, backoff.WithBackOff(pauses()), backoff.WithMaxElapsedTime(0)); err != nil {
-		p.Log.Error("a task cannot be failed; it ends when its state times out", "operation", ask.id, "code", failure.Code, "error", err)
+		p.Log.Error("a task cannot be failed; it ends when its state times out", "operation", ask.id, "code", failure.Code,
+			"error", bellhop.Scrub(err.Error(), []string{token})) // the service may repeat it
 		return
 	}
 	p.Log.Info("a task is refused", "operation", ask.id, "code", failure.Code)

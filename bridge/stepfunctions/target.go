@@ -186,7 +186,7 @@ func classify(err error) bridge.Result {
 	if err == nil {
 		return bridge.Result{Verdict: bridge.Acknowledged}
 	}
-	result := bridge.Result{Verdict: bridge.Retry, Unknown: true, Err: err}
+	result := bridge.Result{Verdict: bridge.Retry, Unknown: bridge.Sent(err), Err: err}
 	if answered, ok := errors.AsType[*smithyhttp.ResponseError](err); ok {
 		status := answered.HTTPStatusCode()
 		result.Unknown = status < http.StatusBadRequest || status >= http.StatusInternalServerError

@@ -9,10 +9,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	commonpb "go.temporal.io/api/common/v1"
 	failurepb "go.temporal.io/api/failure/v1"
 	"go.temporal.io/api/serviceerror"
+	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/converter"
 	"google.golang.org/grpc/codes"
@@ -118,7 +120,25 @@ func (t *Target) Deliver(ctx context.Context, raw json.RawMessage, m bridge.Mess
 	if err != nil {
 		return bridge.Result{Verdict: bridge.Undeliverable, Err: fmt.Errorf("encode the outcome: %w", err)}
 	}
-	return classify(t.send(ctx, address, m, body, requestID(raw, m.ID)))
+	return t.classify(ctx, address, t.send(ctx, address, m, body, requestID(raw, m.ID)))
+}
+
+// classify says what an answer means. An activity that waits for its next attempt is not found by its id either, and yet
+// its workflow waits for it.
+func (t *Target) classify(ctx context.Context, to Address, err error) bridge.Result {
+	result := classify(err)
+	if result.Verdict != bridge.Closed || to.ActivityID == "" {
+		return result
+	}
+	found, err := t.service.DescribeWorkflowExecution(ctx, &workflowservice.DescribeWorkflowExecutionRequest{
+		Namespace: t.namespace,
+		Execution: &commonpb.WorkflowExecution{WorkflowId: to.WorkflowID, RunId: to.RunID},
+	})
+	waits := func(info *workflowpb.PendingActivityInfo) bool { return info.GetActivityId() == to.ActivityID }
+	if err == nil && slices.ContainsFunc(found.GetPendingActivities(), waits) {
+		return bridge.Result{Verdict: bridge.Retry, Caller: true, Err: errors.New("the activity waits for its next attempt")}
+	}
+	return result
 }
 
 func (t *Target) send(ctx context.Context, to Address, m bridge.Message, body *commonpb.Payloads, request string) error {
@@ -200,7 +220,7 @@ func (t *Target) Heartbeat(ctx context.Context, raw json.RawMessage) bridge.Resu
 			Identity:  identity,
 		})
 	}
-	return classify(err)
+	return t.classify(ctx, to, err)
 }
 
 func activityFailure(m bridge.Message, body *commonpb.Payloads) *failurepb.Failure {
@@ -246,7 +266,8 @@ func classify(err error) bridge.Result {
 			notReady  *serviceerror.WorkflowNotReady
 			notActive *serviceerror.NamespaceNotActive
 		)
-		if !errors.As(err, &notReady) && !errors.As(err, &notActive) {
+		result.Caller = errors.As(err, &notReady)
+		if !result.Caller && !errors.As(err, &notActive) {
 			result.Verdict = bridge.Blocked // the namespace's state, or a version that is not supported
 		}
 	case codes.ResourceExhausted:

@@ -151,7 +151,7 @@ func (t *Target) Deliver(ctx context.Context, _ json.RawMessage, m bridge.Messag
 		if errors.Is(err, ssrf.ErrProhibitedIP) {
 			return bridge.Result{Verdict: bridge.Blocked, Err: fmt.Errorf("%w; if it is meant, put it into the target's allow", err)}
 		}
-		return bridge.Result{Verdict: bridge.Retry, Unknown: true, Err: err}
+		return bridge.Result{Verdict: bridge.Retry, Unknown: bridge.Sent(err), Err: err}
 	}
 	defer response.Body.Close() //nolint:errcheck // what matters was read
 	return classify(response, t.secrets)

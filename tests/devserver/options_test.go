@@ -62,12 +62,12 @@ func TestOneFault(t *testing.T) {
 func TestOptions(t *testing.T) {
 	o, err := parseOptions(nil)
 	ok(t, err)
-	if o.port != 7233 || o.uiPort != 8233 || strings.Join(o.namespaces, " ") != "default" || o.db != "" || len(o.searchAttributes) != 4 {
+	if o.port != 7233 || o.uiPort != 8233 || strings.Join(o.namespaces, " ") != "default" || o.db != "" || len(o.searchAttributes) != 5 {
 		t.Errorf("defaults: %+v", o)
 	}
 	o, err = parseOptions(strings.Fields("--port 0 --namespace a --namespace b --search-attribute Order=Int --search-attribute BellhopState=Keyword"))
 	ok(t, err)
-	if o.port != 0 || o.uiPort != 0 || strings.Join(o.namespaces, " ") != "a b" || len(o.searchAttributes) != 5 ||
+	if o.port != 0 || o.uiPort != 0 || strings.Join(o.namespaces, " ") != "a b" || len(o.searchAttributes) != 6 ||
 		o.searchAttributes["Order"] != enumspb.INDEXED_VALUE_TYPE_INT {
 		t.Errorf("%+v", o)
 	}
