@@ -3,10 +3,12 @@ package tests
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -181,7 +183,7 @@ func TestAPIKeepsNoConnectionForABodyThatDoesNotCome(t *testing.T) {
 			buffer := make([]byte, 4096)
 			for {
 				if _, err := connection.Read(buffer); err != nil {
-					if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+					if errors.Is(err, os.ErrDeadlineExceeded) {
 						t.Errorf("%q is kept open", head)
 					}
 					return
