@@ -52,7 +52,7 @@ test-race: build ## run the short tests under the race detector; needs a C compi
 .PHONY: soak
 soak: build ## run the fault tests with the full counts: hours; SOAK=Mixed for those so named
 	@BELLHOP_SOAK=1 BELLHOP_KILLS=50 sh tests/peers/with.sh \
-		go test -count=1 -timeout 8h -v -run '$(or $(SOAK),Fault|Killed)' ./tests
+		go test -count=1 -timeout 8h -v -run '$(or $(SOAK),Fault|Killed|AcknowledgementIsLost)' ./tests
 
 .PHONY: bench
 bench: build ## measure bellhop beside bare Temporal workflows; BENCH='-scenario hold' for 50,000 that wait

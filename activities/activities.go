@@ -111,6 +111,9 @@ func (a *Activities) check(op bellhop.Operation) bellhop.Faults {
 	for i, callback := range op.Callbacks {
 		path := fmt.Sprintf("callbacks[%d]", i)
 		if target, ok := a.Targets[callback.Target]; ok {
+			if !bridge.Serves(target, op.TenantID) {
+				faults.Add(path+".target", "%q is not for tenant %q", callback.Target, op.TenantID)
+			}
 			faults.Note(path, target.Check(callback))
 			if callback.Heartbeat > 0 && !bridge.Heartbeats(target) {
 				faults.Add(path+".heartbeat", "must be left out: the engine of target %s waits without heartbeats", callback.Target)

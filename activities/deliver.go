@@ -167,6 +167,11 @@ func (a *Activities) attempt(ctx context.Context, d Delivery) bridge.Result {
 		return bridge.Result{Verdict: bridge.Blocked, Err: err}
 	}
 	if d.Unchecked {
+		var outcome bellhop.Outcome
+		if err := json.Unmarshal(d.Outcome, &outcome); err != nil || !bridge.Serves(target, outcome.TenantID) {
+			err = fmt.Errorf("target %q is not for tenant %q", d.Callback.Target, outcome.TenantID)
+			return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
+		}
 		if err := target.Check(d.Callback); err != nil {
 			return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
 		}

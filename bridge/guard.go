@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/sony/gobreaker/v2"
@@ -14,8 +15,8 @@ import (
 	"bellhop"
 )
 
-// Limits keep a target that is slow, down or short of quota from costing the others anything. Each worker counts for
-// itself.
+// Limits say who may call a target, and keep one that is slow, down or short of quota from costing the others anything.
+// Each worker counts for itself.
 type Limits struct {
 	// Concurrency is how many calls to the target are under way at once. Default: a quarter of limits.activities, so that
 	// one target that answers nothing leaves the others their places.
@@ -23,6 +24,8 @@ type Limits struct {
 	// PerSecond is how many calls to the target begin in a second, heartbeats included. Default 0: as many as come; for
 	// a target of type stepfunctions 300, the quota of AWS's smaller regions.
 	PerSecond float64 `json:"per_second"`
+	// Tenants are those whose operations may name the target in a callback. Default: all.
+	Tenants []string `json:"tenants"`
 }
 
 const (
@@ -38,6 +41,7 @@ const (
 // Retry and Untried, so that it takes no place from the calls to other targets.
 type Guarded struct {
 	target  Target
+	tenants []string
 	slots   *semaphore.Weighted
 	rate    *rate.Limiter
 	breaker *gobreaker.TwoStepCircuitBreaker[Result]
@@ -64,10 +68,17 @@ func Guard(target Target, limits Limits, spared func(bool)) *Guarded {
 	}
 	return &Guarded{
 		target:  target,
+		tenants: limits.Tenants,
 		slots:   semaphore.NewWeighted(int64(max(1, limits.Concurrency))),
 		rate:    rate.NewLimiter(pace, max(1, int(limits.PerSecond/10))),
 		breaker: gobreaker.NewTwoStepCircuitBreaker[Result](settings),
 	}
+}
+
+// Serves says whether the operations of a tenant may name a target in a callback.
+func Serves(target Target, tenant string) bool {
+	guarded, ok := target.(*Guarded)
+	return !ok || len(guarded.tenants) == 0 || slices.Contains(guarded.tenants, tenant)
 }
 
 // Check is the target's.

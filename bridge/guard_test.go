@@ -138,6 +138,14 @@ func TestCallsPerSecond(t *testing.T) {
 	})
 }
 
+func TestTenantsOfATarget(t *testing.T) {
+	target := &scripted{}
+	all, one := bridge.Guard(target, bridge.Limits{}, nil), bridge.Guard(target, bridge.Limits{Tenants: []string{"acme"}}, nil)
+	if !bridge.Serves(all, "rival") || !bridge.Serves(target, "rival") || !bridge.Serves(one, "acme") || bridge.Serves(one, "rival") || bridge.Serves(one, "") {
+		t.Error("a target is for those it names, or for all")
+	}
+}
+
 func TestHeartbeats(t *testing.T) {
 	target := &scripted{call: func(int32) bridge.Result { return fine }}
 	for _, row := range []struct {

@@ -130,7 +130,7 @@ func TestContainersWhoseWorkersAreKilled(t *testing.T) {
 	got := b.call("caller")
 	crew := b.crew(b.config(withDocker))
 	var ids []string
-	for i := range max(kills()/2, 2) {
+	for i := range kills() {
 		id := fmt.Sprintf("%s-%d", e.tenant, i)
 		_, err := b.ops.Start(b.ctx, id, bellhop.Provision, fmt.Appendf(nil, `{"tenant_id": %q, "resource": "web-%d",
 			"provider": "docker", "spec": {"image": %q, "replicas": 2},

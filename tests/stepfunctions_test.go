@@ -454,7 +454,7 @@ func TestStepFunctionsAcknowledgementIsLost(t *testing.T) {
 	front.hook.Store(&hook)
 	worker := s.workThrough(front.URL, ", verb: provision, polls: 4")
 	machine := s.machine("lossy", s.task(""))
-	const n = 10
+	n := count(10, 500)
 	executions := make([]string, n)
 	for i := range n {
 		executions[i] = s.begin(machine, fmt.Sprintf("lossy-%d", i), fmt.Sprintf(`{"operation_id": "lossy-%d", "tenant_id": "acme", "resource": "lossy-%d",
@@ -502,7 +502,9 @@ func TestStepFunctionsWorkerDies(t *testing.T) {
 	machine := s.machine("dying", s.task(`, "HeartbeatSeconds": 20, "Retry": [{"ErrorEquals": ["States.Timeout", "States.HeartbeatTimeout"], "IntervalSeconds": 1}]`))
 	input := `{"tenant_id": "acme", "resource": %q, "provider": "simulated", "spec": {"image": "nginx:1.27"}, "provider_config": {"ready_after": "5s"}}`
 
-	waiting := s.begin(machine, "waiting", fmt.Sprintf(input, "waiting"))
+	// It waits for longer than its state is patient, over the death of the worker.
+	kept := s.machine("kept", s.task(`, "HeartbeatSeconds": 8`))
+	waiting := s.begin(kept, "waiting", strings.Replace(fmt.Sprintf(input, "waiting"), "5s", "20s", 1))
 	s.one(bellhop.Filter{Tenant: "acme", Resource: "waiting"})
 	worker.Kill()
 	// With the worker died the poll that the engine still holds open: it takes the next task, of which then nobody knows.

@@ -429,6 +429,9 @@ func (p *parts) limit(name string, limits bridge.Limits, path string, faults *be
 	if limits.PerSecond < 0 {
 		faults.Add(path+".per_second", "must not be negative")
 	}
+	for i, tenant := range limits.Tenants {
+		faults.Note(fmt.Sprintf("%s.tenants[%d]", path, i), bellhop.CheckName(tenant))
+	}
 	if limits.Concurrency == 0 {
 		limits.Concurrency = p.share
 	}

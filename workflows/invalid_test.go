@@ -11,6 +11,7 @@ import (
 	"go.temporal.io/sdk/converter"
 
 	"bellhop"
+	"bellhop/bridge"
 	"bellhop/workflows"
 )
 
@@ -165,6 +166,27 @@ func TestInvalidInput(t *testing.T) {
 }
 
 // What only a worker can see is found before the provider is asked.
+func TestTargetOfAnotherTenant(t *testing.T) {
+	for name, with := range map[string]fields{"Sound": nil, "InvalidBesides": {"provider": ""}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := setup(t)
+			orders := s.callers["orders"]
+			s.activities.Targets["orders"] = bridge.Guard(orders, bridge.Limits{Concurrency: 10, Tenants: []string{"rival"}}, nil)
+			end := s.carryOut(bellhop.Provision, order(bellhop.Provision, with))
+			if end.outcome.Error == nil || end.outcome.Error.Code != bellhop.CodeInvalidOperation {
+				t.Errorf("the operation is %s: %v", end.outcome.State, end.outcome.Error)
+			}
+			if len(orders.rings()) > 0 || end.receipt(t, "orders").State != bellhop.ReceiptUndeliverable {
+				t.Errorf("another tenant's caller was rung %v; the receipt is %+v", orders.told(), end.receipt(t, "orders"))
+			}
+			if len(s.platform.named("provision")) > 0 {
+				t.Error("the provider was asked")
+			}
+		})
+	}
+}
+
 func TestRefusedByConfiguration(t *testing.T) {
 	rows := []struct {
 		name, reason string
