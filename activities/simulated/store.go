@@ -9,8 +9,11 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"time"
 
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	"github.com/cenkalti/backoff/v5"
+	"modernc.org/sqlite" // and the driver "sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"bellhop"
 )
@@ -110,6 +113,9 @@ func openStore(ctx context.Context, path string) (*store, error) {
 	s.writes.SetMaxOpenConns(1)
 	s.reads.SetMaxOpenConns(maxReaders)
 	s.reads.SetMaxIdleConns(maxReaders)
+	if err := s.begin(ctx); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
 	if err := s.migrate(ctx); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
@@ -120,6 +126,24 @@ func openStore(ctx context.Context, path string) (*store, error) {
 }
 
 func (s *store) close() error { return errors.Join(s.reads.Close(), s.writes.Close()) }
+
+// beginWithin bounds how long workers that make the file together get in each other's way.
+const beginWithin = 10 * time.Second
+
+// begin opens the file for writing. Where several do so at once, while there is none, SQLite has one of them put it into
+// WAL mode and tells the others that it is busy, without the wait that busy_timeout asks for.
+func (s *store) begin(ctx context.Context) error {
+	open := func() (struct{}, error) {
+		err := s.writes.PingContext(ctx)
+		if busy, ok := errors.AsType[*sqlite.Error](err); err != nil && (!ok || busy.Code()&0xff != sqlite3.SQLITE_BUSY) {
+			err = backoff.Permanent(err)
+		}
+		return struct{}{}, err
+	}
+	pauses := backoff.NewConstantBackOff(20 * time.Millisecond)
+	_, err := backoff.Retry(ctx, open, backoff.WithBackOff(pauses), backoff.WithMaxElapsedTime(beginWithin))
+	return err
+}
 
 // migrate makes the tables, if no other worker did.
 func (s *store) migrate(ctx context.Context) error {
