@@ -31,8 +31,9 @@ type Limits struct {
 const (
 	// tripAfter is how many calls in a row must find a target out of order until it is spared.
 	tripAfter = 5
-	// spareFor is how long it is spared. Then one call tries it, upon which it is open to all or spared again.
-	spareFor = 10 * time.Second
+	// spareFor is how long it is spared. Then one call tries it, upon which it is open to all or spared again: one place is
+	// what a dead target costs, and one that works again is found out soon.
+	spareFor = 2 * time.Second
 	// queueFor is how long a call waits for its turn under PerSecond before it is sent back to where it came from.
 	queueFor = 200 * time.Millisecond
 )

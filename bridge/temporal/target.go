@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	commonpb "go.temporal.io/api/common/v1"
+	enumspb "go.temporal.io/api/enums/v1"
 	failurepb "go.temporal.io/api/failure/v1"
 	"go.temporal.io/api/serviceerror"
 	workflowpb "go.temporal.io/api/workflow/v1"
@@ -135,7 +136,8 @@ func (t *Target) classify(ctx context.Context, to Address, err error) bridge.Res
 		Execution: &commonpb.WorkflowExecution{WorkflowId: to.WorkflowID, RunId: to.RunID},
 	})
 	waits := func(info *workflowpb.PendingActivityInfo) bool { return info.GetActivityId() == to.ActivityID }
-	if err == nil && slices.ContainsFunc(found.GetPendingActivities(), waits) {
+	open := found.GetWorkflowExecutionInfo().GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
+	if err == nil && open && slices.ContainsFunc(found.GetPendingActivities(), waits) {
 		return bridge.Result{Verdict: bridge.Retry, Caller: true, Err: errors.New("the activity waits for its next attempt")}
 	}
 	return result
