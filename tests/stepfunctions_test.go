@@ -503,8 +503,8 @@ func TestStepFunctionsWorkerDies(t *testing.T) {
 	input := `{"tenant_id": "acme", "resource": %q, "provider": "simulated", "spec": {"image": "nginx:1.27"}, "provider_config": {"ready_after": "5s"}}`
 
 	// It waits for longer than its state is patient, over the death of the worker.
-	kept := s.machine("kept", s.task(`, "HeartbeatSeconds": 8`))
-	waiting := s.begin(kept, "waiting", strings.Replace(fmt.Sprintf(input, "waiting"), "5s", "20s", 1))
+	kept := s.machine("kept", s.task(`, "HeartbeatSeconds": 20`))
+	waiting := s.begin(kept, "waiting", strings.Replace(fmt.Sprintf(input, "waiting"), "5s", "40s", 1))
 	s.one(bellhop.Filter{Tenant: "acme", Resource: "waiting"})
 	worker.Kill()
 	// With the worker died the poll that the engine still holds open: it takes the next task, of which then nobody knows.
