@@ -73,6 +73,9 @@ type Spec struct {
 	Args []string `json:"args,omitempty"`
 	// Env are environment variables. Their values are treated as secrets: they show up in no log, status or outcome.
 	Env map[string]string `json:"env,omitempty"`
+	// Secrets are environment variables whose values the platform, or the worker, looks up: by reference, never by value.
+	// What a reference is says the provider's page.
+	Secrets map[string]string `json:"secrets,omitempty"`
 	// CPUMillis is the CPU of one replica in thousandths of a core. Default 0: the provider's own default.
 	CPUMillis int `json:"cpu_millis,omitempty"`
 	// MemoryMiB is the memory of one replica. Default 0: the provider's own default.
@@ -87,7 +90,7 @@ type Spec struct {
 
 // IsZero says whether nothing was specified.
 func (s Spec) IsZero() bool {
-	return s.Image == "" && len(s.Command) == 0 && len(s.Args) == 0 && len(s.Env) == 0 && s.CPUMillis == 0 &&
+	return s.Image == "" && len(s.Command) == 0 && len(s.Args) == 0 && len(s.Env) == 0 && len(s.Secrets) == 0 && s.CPUMillis == 0 &&
 		s.MemoryMiB == 0 && s.Replicas == 0 && len(s.Ports) == 0 && s.HealthCheck == nil
 }
 
@@ -303,6 +306,16 @@ func (s *Spec) check(verb Verb, faults *Faults) {
 	for _, key := range sortedKeys(s.Env) {
 		if !envPattern.MatchString(key) {
 			faults.Add("spec.env", "%q is not a name for a variable: letters, digits and '_', not beginning with a digit", key)
+		}
+	}
+	for _, key := range sortedKeys(s.Secrets) {
+		switch _, both := s.Env[key]; {
+		case !envPattern.MatchString(key):
+			faults.Add("spec.secrets", "%q is not a name for a variable: letters, digits and '_', not beginning with a digit", key)
+		case both:
+			faults.Add("spec.secrets."+key, "is in spec.env too")
+		case s.Secrets[key] == "":
+			faults.Add("spec.secrets."+key, "must be a reference, as the provider's page says")
 		}
 	}
 	names, numbers := map[string]bool{}, map[string]bool{}

@@ -132,6 +132,24 @@ type Observation struct {
 	Failure *Failure `json:"failure,omitempty"`
 }
 
+// Holding is what stands at a provider under the name of one operation: what that brought into being, or took over last.
+type Holding struct {
+	TenantID string `json:"tenant_id"`
+	Resource string `json:"resource"`
+	// OperationID and RequestedAt are the operation's, as the labels of what stands tell them.
+	OperationID string    `json:"operation_id"`
+	RequestedAt time.Time `json:"requested_at"`
+	// ResourceIDs are the identifiers of all that stands.
+	ResourceIDs ResourceIDs `json:"resource_ids,omitzero"`
+	// Running is how many replicas run: what would be lost with it.
+	Running int `json:"running"`
+}
+
+// Generation is the place of the holding's operation among all on its resource.
+func (h Holding) Generation() Generation {
+	return Generation{RequestedAt: h.RequestedAt, OperationID: h.OperationID}
+}
+
 // cutEnd shortens text to max bytes, on a character's border, and says so.
 func cutEnd(text string, limit int) string {
 	const mark = "… [cut]"

@@ -49,6 +49,9 @@ type Provider interface {
 	// mere progress need no report, and neither does an end that the answer of an ask carried: a signal for each would
 	// cost Temporal more than the operation itself.
 	Watch(ctx context.Context, report func(bellhop.Observation)) error
+	// Inventory lists everything of ours that stands on the platform, by the operation that brought it into being: what
+	// the platform says now, not what anybody remembers. Nothing that an outcome would list may be missing.
+	Inventory(ctx context.Context) ([]bellhop.Holding, error)
 }
 
 // progressKey carries the function behind [ReportProgress].

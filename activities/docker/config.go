@@ -196,6 +196,9 @@ func (c *OperationConfig) check(op bellhop.Operation, faults *bellhop.Faults) {
 }
 
 func checkSpec(spec bellhop.Spec, faults *bellhop.Faults) {
+	if len(spec.Secrets) > 0 {
+		faults.Add("spec.secrets", "cannot be looked up by Docker's provider yet")
+	}
 	if spec.Image != "" {
 		if _, err := reference.ParseNormalizedNamed(spec.Image); err != nil {
 			faults.Add("spec.image", "is not the name of an image: %s", err)

@@ -81,6 +81,34 @@ func (m *member) sortEndpoints() {
 	})
 }
 
+// Inventory lists the containers of ours that stand, by operation.
+func (p *Provider) Inventory(ctx context.Context) ([]bellhop.Holding, error) {
+	members, err := p.list(ctx, key{})
+	if err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(members, func(a, b member) int {
+		return cmp.Or(strings.Compare(a.tenant, b.tenant), strings.Compare(a.resource, b.resource),
+			strings.Compare(a.generation.OperationID, b.generation.OperationID))
+	})
+	var holdings []bellhop.Holding
+	for _, m := range members {
+		if last := len(holdings) - 1; last < 0 || holdings[last].OperationID != m.generation.OperationID {
+			holdings = append(holdings, bellhop.Holding{
+				TenantID: m.tenant, Resource: m.resource,
+				OperationID: m.generation.OperationID, RequestedAt: m.generation.RequestedAt,
+			})
+		}
+		held := &holdings[len(holdings)-1]
+		held.ResourceIDs.ContainerIDs = append(held.ResourceIDs.ContainerIDs, m.id)
+		held.ResourceIDs.ContainerNames = append(held.ResourceIDs.ContainerNames, m.name)
+		if m.state == container.StateRunning {
+			held.Running++
+		}
+	}
+	return holdings, nil
+}
+
 // standing is a resource's containers as one operation sees them.
 type standing struct{ mine, older, newer []member }
 

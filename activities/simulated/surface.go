@@ -52,6 +52,36 @@ func (p *Provider) Resources(ctx context.Context, tenant string) ([]Resource, er
 	return resources, rows.Err()
 }
 
+// Inventory lists what stands, by the operation that brought it into being.
+func (p *Provider) Inventory(ctx context.Context) ([]bellhop.Holding, error) {
+	rows, err := p.store.reads.QueryContext(ctx, `SELECT `+columns+` FROM operations o
+		WHERE o.superseded_at IS NULL ORDER BY o.tenant, o.resource`)
+	if err != nil {
+		return nil, fmt.Errorf("list what stands: %w", err)
+	}
+	defer rows.Close() //nolint:errcheck // Err says it
+	now := time.Now().UnixNano()
+	var holdings []bellhop.Holding
+	for rows.Next() {
+		var r record
+		if err := r.scan(rows); err != nil {
+			return nil, fmt.Errorf("list what stands: %w", err)
+		}
+		for _, set := range r.standing(now) {
+			held := bellhop.Holding{
+				TenantID: r.tenant, Resource: r.resource, OperationID: set.OperationID,
+				ResourceIDs: resourceIDs(r.tenant, r.resource, []replicaSet{set}), Running: set.Replicas,
+			}
+			if set.OperationID == r.id {
+				held.RequestedAt = asTime(r.requestedAt)
+				held.Running = r.progress(now).Ready
+			}
+			holdings = append(holdings, held)
+		}
+	}
+	return holdings, rows.Err()
+}
+
 // Entry is an operation that was accepted.
 type Entry struct {
 	OperationID string        `json:"operation_id"`

@@ -9,12 +9,15 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/service/sfn"
 	"github.com/restatedev/sdk-go"
 	restateserver "github.com/restatedev/sdk-go/server"
 
@@ -25,8 +28,8 @@ import (
 // engine is who is called back through one target.
 type engine struct {
 	target string
-	// address finds a caller for the ith operation.
-	address func(i int) string
+	// callers finds callers for n operations, before the clock runs: their addresses. Nil: the target needs none.
+	callers func(ctx context.Context, n int) ([]string, error)
 	// told counts the callbacks that its code saw.
 	told func() int64
 }
@@ -62,7 +65,7 @@ func (b *bench) withEngines(ctx context.Context, folder string) error {
 	const webhook = "  %s: {type: webhook, url: '%s', key_file: %s, allow: [127.0.0.0/8]}\n"
 	config := "targets:\n  temporal: {type: temporal}\n" + fmt.Sprintf(webhook, "webhook", hook.URL, key) + fmt.Sprintf(webhook, "dead", dead.URL, key)
 	b.engines = []*engine{
-		{"temporal", func(i int) string { return fmt.Sprintf(`{"workflow_id": %q}`, receiver(i)) }, b.total.Load},
+		{"temporal", same(func(i int) string { return fmt.Sprintf(`{"workflow_id": %q}`, receiver(i)) }), b.total.Load},
 		{"webhook", nil, hooked.Load},
 	}
 	server, err := peers.StartRestate(ctx, filepath.Join(folder, "restate"))
@@ -80,9 +83,90 @@ func (b *bench) withEngines(ctx context.Context, folder string) error {
 		}
 		defer stop()
 		config += "  restate: {type: restate, ingress: '" + server.Ingress + "'}\n"
-		b.engines = append(b.engines, &engine{"restate", func(int) string { return `{"service": "Desk", "handler": "Told"}` }, desk.told.Load})
+		b.engines = append(b.engines, &engine{"restate", same(func(int) string { return `{"service": "Desk", "handler": "Told"}` }), desk.told.Load})
+	}
+	machines, err := peers.StartStepFunctions(ctx, folder)
+	switch {
+	case errors.Is(err, peers.ErrNoStepFunctions):
+		fmt.Printf("stepfunctions is left out: %s\n\n", err)
+	case err != nil:
+		return err
+	default:
+		defer machines.Kill()
+		e, endpoint, stop, err := waitingTasks(ctx, machines)
+		if err != nil {
+			return err
+		}
+		defer stop()
+		for key, value := range map[string]string{"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"} {
+			if err := os.Setenv(key, value); err != nil { // the worker inherits it
+				return err
+			}
+		}
+		config += fmt.Sprintf("  stepfunctions: {type: stepfunctions, region: %s, endpoint: '%s'}\n", peers.StepFunctionsRegion, endpoint)
+		b.engines = append(b.engines, e)
 	}
 	return b.run(ctx, config, b.targets)
+}
+
+// same finds callers that wait already.
+func same(address func(i int) string) func(context.Context, int) ([]string, error) {
+	return func(_ context.Context, n int) ([]string, error) {
+		addresses := make([]string, n)
+		for i := range addresses {
+			addresses[i] = address(i)
+		}
+		return addresses, nil
+	}
+}
+
+// waitingTasks makes an engine of state machines that each wait in a task. It is reached through a proxy that counts the
+// answers which say that a task has ended.
+func waitingTasks(ctx context.Context, machines *peers.StepFunctions) (*engine, string, func(), error) {
+	behind, err := url.Parse(machines.Endpoint)
+	if err != nil {
+		return nil, "", nil, err
+	}
+	var ended atomic.Int64
+	front := httptest.NewServer(&httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(behind) },
+		ModifyResponse: func(r *http.Response) error {
+			if r.StatusCode == http.StatusOK && r.Request.Header.Get("X-Amz-Target") == "AWSStepFunctions.SendTaskSuccess" {
+				ended.Add(1)
+			}
+			return nil
+		},
+	})
+	activity, err := machines.Activity(ctx, "compute")
+	if err != nil {
+		return nil, "", nil, err
+	}
+	machine, err := machines.StateMachine(ctx, "compute",
+		fmt.Sprintf(`{"StartAt": "Compute", "States": {"Compute": {"Type": "Task", "Resource": %q, "End": true}}}`, activity))
+	if err != nil {
+		return nil, "", nil, err
+	}
+	var serial atomic.Int64
+	callers := func(ctx context.Context, n int) ([]string, error) {
+		addresses := make([]string, n)
+		err := each(ctx, starters, n, func(ctx context.Context, i int) error {
+			if _, err := machines.Run(ctx, machine, fmt.Sprintf("waits-%d", serial.Add(1)), "{}"); err != nil {
+				return err
+			}
+			for {
+				task, err := machines.Client.GetActivityTask(ctx, &sfn.GetActivityTaskInput{ActivityArn: &activity})
+				if err != nil {
+					return err
+				}
+				if task.TaskToken != nil {
+					addresses[i] = fmt.Sprintf(`{"task_token": %q}`, *task.TaskToken)
+					return nil
+				}
+			}
+		})
+		return addresses, err
+	}
+	return &engine{"stepfunctions", callers, ended.Load}, front.URL, front.Close, nil
 }
 
 // serve serves a service to Restate, and waits until Restate knows it.
@@ -108,13 +192,14 @@ func serve(ctx context.Context, server *peers.Restate, service any) (stop func()
 	}
 }
 
-// toldBy starts n operations that call an engine back, and waits until it saw all of them.
-func (b *bench) toldBy(ctx context.Context, e *engine, n int) ([]string, error) {
+// toldBy starts an operation for each caller of an engine, and waits until it saw all of their callbacks.
+func (b *bench) toldBy(ctx context.Context, e *engine, callers []string) ([]string, error) {
+	n := len(callers)
 	want := e.told() + int64(n)
 	ids := make([]string, n)
 	if err := each(ctx, starters, n, func(ctx context.Context, i int) error {
 		ids[i] = fmt.Sprintf("%s-%d", e.target, b.serial.Add(1))
-		return b.call(ctx, e, ids[i], i)
+		return b.call(ctx, e, ids[i], i, callers[i])
 	}); err != nil {
 		return nil, err
 	}
@@ -129,10 +214,10 @@ func (b *bench) toldBy(ctx context.Context, e *engine, n int) ([]string, error) 
 	return ids, nil
 }
 
-func (b *bench) call(ctx context.Context, e *engine, id string, i int) error {
-	address := ""
-	if e.address != nil {
-		address = `, "address": ` + e.address(i)
+// call starts the ith operation, which calls an engine back at an address; the empty one is none.
+func (b *bench) call(ctx context.Context, e *engine, id string, i int, address string) error {
+	if address != "" {
+		address = `, "address": ` + address
 	}
 	_, err := b.ops.Start(ctx, id, bellhop.Provision, fmt.Appendf(nil, `{"tenant_id": "t%d", "resource": %q, "provider": "simulated",
 		"spec": {"image": "nginx:1.27"}, "callbacks": [{"target": %q%s}]}`, i%10, id, e.target, address))
@@ -169,7 +254,7 @@ func (b *bench) targets(ctx context.Context) error {
 	const held = 100
 	dead := &engine{target: "dead"}
 	if err := each(ctx, starters, held, func(ctx context.Context, i int) error {
-		return b.call(ctx, dead, fmt.Sprintf("dead-%d", b.serial.Add(1)), i)
+		return b.call(ctx, dead, fmt.Sprintf("dead-%d", b.serial.Add(1)), i, "")
 	}); err != nil {
 		return err
 	}
@@ -193,8 +278,15 @@ func (b *bench) inTurn(ctx context.Context, rounds int, how string) error {
 			rates["floor"] = append(rates["floor"], least)
 		}
 		for _, e := range b.engines {
+			callers := make([]string, b.n)
+			if e.callers != nil {
+				var err error
+				if callers, err = e.callers(ctx, b.n); err != nil {
+					return err
+				}
+			}
 			began := time.Now()
-			ids, err := b.toldBy(ctx, e, b.n)
+			ids, err := b.toldBy(ctx, e, callers)
 			if err != nil {
 				return err
 			}

@@ -2,6 +2,7 @@ package peers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -25,32 +26,46 @@ type StepFunctions struct {
 // StepFunctionsRegion is where the engine says it is.
 const StepFunctionsRegion = "eu-central-1"
 
-// StepFunctionsFor starts a Step Functions engine that lives as long as the test.
-func StepFunctionsFor(tb testing.TB) *StepFunctions {
-	tb.Helper()
+// ErrNoStepFunctions says that there is no engine to start.
+var ErrNoStepFunctions = errors.New("the Step Functions engine is not installed; run: make tools")
+
+// StartStepFunctions starts a Step Functions engine that keeps its files in a folder.
+func StartStepFunctions(ctx context.Context, folder string) (*StepFunctions, error) {
 	python := filepath.Join(Root(), ".tools", "bin", "stepfunctions", "bin", "python")
 	if _, err := os.Stat(python); err != nil {
-		Missing(tb, "the Step Functions engine is not installed; run: make tools")
+		return nil, ErrNoStepFunctions
 	}
 	ports, err := FreePorts(1)
 	if err != nil {
-		tb.Fatal(err)
+		return nil, err
 	}
-	folder := tb.TempDir()
-	ctx, cancel := context.WithTimeout(tb.Context(), readyWithin)
+	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
 	process, err := Start(ctx, python, []string{filepath.Join(Root(), "tests", "peers", "stepfunctions.py")},
 		[]string{"HOME=" + folder, "FILESYSTEM_ROOT=" + folder, "TMPDIR=" + folder, "GATEWAY_LISTEN=" + ports[0], "LOCALSTACK_HOST=" + ports[0]},
 		func(line string) bool { return line == "Ready." })
 	if err != nil {
-		tb.Fatal(err)
+		return nil, err
 	}
-	tb.Cleanup(process.Kill)
 	s := &StepFunctions{Process: process, Endpoint: "http://" + ports[0]}
 	s.Client = sfn.New(sfn.Options{
 		BaseEndpoint: aws.String(s.Endpoint), Region: StepFunctionsRegion,
 		Credentials: credentials.NewStaticCredentialsProvider("test", "test", ""),
 	})
+	return s, nil
+}
+
+// StepFunctionsFor starts a Step Functions engine that lives as long as the test.
+func StepFunctionsFor(tb testing.TB) *StepFunctions {
+	tb.Helper()
+	s, err := StartStepFunctions(tb.Context(), tb.TempDir())
+	if errors.Is(err, ErrNoStepFunctions) {
+		Missing(tb, err.Error())
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(s.Kill)
 	return s
 }
 
