@@ -224,7 +224,9 @@ func (c *Config) fillRates(faults *bellhop.Faults) {
 
 // forTenant fills a tenant in where a template asks for one. A tenant's name has no character that means anything in an
 // ARN.
-func forTenant(template, tenant string) string { return strings.ReplaceAll(template, "{tenant}", tenant) }
+func forTenant(template, tenant string) string {
+	return strings.ReplaceAll(template, "{tenant}", tenant)
+}
 
 // allowed says whether an ARN fits one of the patterns for a tenant.
 func allowed(arn, tenant string, patterns []string) bool {

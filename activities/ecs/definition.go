@@ -262,6 +262,24 @@ func (c *clients) families(ctx context.Context, of key) ([]string, error) {
 	return families, nil
 }
 
+// seenWithin is how long a service that was created may be missing from what ECS describes. ECS names no time; seconds
+// are usual.
+const seenWithin = time.Minute
+
+// registeredLately says whether a task definition of families is so new that the service it was made for may not be seen yet.
+func (c *clients) registeredLately(ctx context.Context, families []string) (bool, error) {
+	for _, family := range families {
+		described, err := c.describeDefinition(ctx, family)
+		if err != nil {
+			return false, err
+		}
+		if time.Since(aws.ToTime(described.RegisteredAt)) < seenWithin {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // deregister gives up all task definitions of families.
 func (c *clients) deregister(ctx context.Context, families []string) error {
 	for _, family := range families {

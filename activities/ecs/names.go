@@ -25,7 +25,7 @@ const prefix = "bellhop-"
 // ECS takes no dot, so the hash tells apart what would else be called the same.
 func (k key) name() string {
 	plain := strings.ReplaceAll(k.tenant+"-"+k.resource, ".", "-")
-	return prefix + plain + "-" + digest(k.tenant+"/"+k.resource)[:10]
+	return prefix + plain + "-" + digest(k.tenant + "/" + k.resource)[:10]
 }
 
 func digest(text string) string {
@@ -62,8 +62,9 @@ type identity struct {
 	definition string
 	replicas   int
 	ports      []bellhop.Port
-	// deployment is the one that the operation began. It is empty until that is known.
+	// deployment is the one that the operation began, and begun is when. They are empty until that is known.
 	deployment string
+	begun      time.Time
 	// previous is whom the operation took the resource over from.
 	previous bellhop.Generation
 }
@@ -80,7 +81,7 @@ func identityOf(op bellhop.Operation, definition string) identity {
 func (id identity) tags() []types.Tag {
 	deployment := "none"
 	if id.deployment != "" {
-		deployment = id.deployment + "@" + digest(id.generation.OperationID)[:8]
+		deployment = fmt.Sprintf("%s@%d@%s", id.deployment, id.begun.UnixMilli(), digest(id.generation.OperationID)[:8])
 	}
 	tags := []types.Tag{
 		tag(tagTenant, id.tenant), tag(tagResource, id.resource),
@@ -94,7 +95,9 @@ func (id identity) tags() []types.Tag {
 	return tags
 }
 
-func tag(name, value string) types.Tag { return types.Tag{Key: aws.String(name), Value: aws.String(value)} }
+func tag(name, value string) types.Tag {
+	return types.Tag{Key: aws.String(name), Value: aws.String(value)}
+}
 
 // identify reads the tags of something at ECS. It says false of what is not ours.
 func identify(tags []types.Tag) (identity, bool) {
@@ -114,8 +117,11 @@ func identify(tags []types.Tag) (identity, bool) {
 		ports:      parsePorts(values[tagPorts]),
 	}
 	id.replicas, _ = strconv.Atoi(values[tagReplicas]) //nolint:errcheck // 0 when somebody changed it
-	if deployment, of, ok := strings.Cut(values[tagDeployment], "@"); ok && of == digest(id.generation.OperationID)[:8] {
-		id.deployment = deployment
+	if parts := strings.Split(values[tagDeployment], "@"); len(parts) == 3 && parts[2] == digest(id.generation.OperationID)[:8] {
+		id.deployment = parts[0]
+		if milli, err := strconv.ParseInt(parts[1], 10, 64); err == nil {
+			id.begun = time.UnixMilli(milli)
+		}
 	}
 	if at, operation, ok := strings.Cut(values[tagPrevious], " "); ok {
 		if requested, err := time.Parse(time.RFC3339Nano, at); err == nil {

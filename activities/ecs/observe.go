@@ -1,10 +1,12 @@
 package ecs
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
@@ -158,24 +160,47 @@ func (f found) ids(tasks []types.Task) bellhop.ResourceIDs {
 	return ids
 }
 
-// rollout finds our deployment in the service deployment API, by the number that both have at their ends. It is nil where
-// that does not answer: the caller may not be allowed to, and emulators have none.
+// rollout finds our deployment in the service deployment API: the one of our task definition that was made when ours was,
+// since both have ids of their own. It is nil where that API does not answer: the caller may not be allowed to use it, it
+// is told of a deployment a moment later, and emulators have none.
 func (c *clients) rollout(ctx context.Context, f found) (*types.ServiceDeploymentBrief, error) {
+	begun := f.begun
+	if ours := f.ourDeployment(); ours != nil && ours.CreatedAt != nil {
+		begun = *ours.CreatedAt
+	}
+	doing := "list deployments of service " + aws.ToString(f.service.ServiceName)
 	listed, err := c.ecs.ListServiceDeployments(ctx, &ecs.ListServiceDeploymentsInput{
 		Cluster: aws.String(c.cluster), Service: f.service.ServiceArn,
+		CreatedAt: &types.CreatedAt{After: aws.Time(begun.Add(-aboutThen)), Before: aws.Time(begun.Add(aboutThen))},
 	})
-	if err = classify(err, "list deployments of service "+aws.ToString(f.service.ServiceName)); err != nil {
-		if ended(err) != nil {
-			return nil, nil //nolint:nilnil // what DescribeServices says is enough
-		}
-		return nil, err
+	if err != nil || len(listed.ServiceDeployments) == 0 {
+		return nil, unlessEnded(classify(err, doing))
 	}
-	for i, rollout := range listed.ServiceDeployments {
-		if lastPart(aws.ToString(rollout.TargetServiceRevisionArn)) == lastPart(f.deployment) {
-			return &listed.ServiceDeployments[i], nil
-		}
+	distance := func(rollout types.ServiceDeploymentBrief) time.Duration {
+		return aws.ToTime(rollout.CreatedAt).Sub(begun).Abs()
 	}
-	return nil, nil //nolint:nilnil // the same
+	nearest := slices.MinFunc(listed.ServiceDeployments, func(a, b types.ServiceDeploymentBrief) int {
+		return cmp.Compare(distance(a), distance(b))
+	})
+	revisions, err := c.ecs.DescribeServiceRevisions(ctx, &ecs.DescribeServiceRevisionsInput{
+		ServiceRevisionArns: []string{aws.ToString(nearest.TargetServiceRevisionArn)},
+	})
+	if err != nil || len(revisions.ServiceRevisions) == 0 ||
+		revision(aws.ToString(revisions.ServiceRevisions[0].TaskDefinition)) != f.definition {
+		return nil, unlessEnded(classify(err, doing))
+	}
+	return &nearest, nil
+}
+
+// aboutThen is how far apart the two records of one deployment may be.
+const aboutThen = 5 * time.Second
+
+// unlessEnded is the error, unless trying again does not help: what is asked for can be done without.
+func unlessEnded(err error) error {
+	if ended(err) != nil {
+		return nil
+	}
+	return err
 }
 
 // awaits adds to a message whether the deployment waits for somebody.
@@ -187,11 +212,8 @@ func (c *clients) awaits(ctx context.Context, f found, message string) (string, 
 	described, err := c.ecs.DescribeServiceDeployments(ctx, &ecs.DescribeServiceDeploymentsInput{
 		ServiceDeploymentArns: []string{aws.ToString(rollout.ServiceDeploymentArn)},
 	})
-	if err = classify(err, "describe deployment of service "+aws.ToString(f.service.ServiceName)); err != nil {
-		if ended(err) != nil {
-			return message, nil
-		}
-		return message, err
+	if err != nil {
+		return message, unlessEnded(classify(err, "describe deployment of service "+aws.ToString(f.service.ServiceName)))
 	}
 	for _, deployment := range described.ServiceDeployments {
 		for _, hook := range deployment.LifecycleHookDetails {

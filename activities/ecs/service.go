@@ -2,6 +2,8 @@ package ecs
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -162,18 +164,10 @@ func (p *Provider) change(ctx context.Context, c *clients, op bellhop.Operation,
 	input := &ecs.UpdateServiceInput{
 		Service: aws.String(name), Cluster: aws.String(c.cluster),
 		TaskDefinition: aws.String(definition), DesiredCount: aws.Int32(int32(op.Spec.Replicas)), //nolint:gosec // at most 1000
-		NetworkConfiguration: p.network(config), HealthCheckGracePeriodSeconds: config.grace(),
-		DeploymentConfiguration: config.deployment(), PropagateTags: types.PropagateTagsService,
+		HealthCheckGracePeriodSeconds: config.grace(), DeploymentConfiguration: config.deployment(),
+		PropagateTags: types.PropagateTagsService,
 	}
-	if _, providers := p.placement(config); len(providers) > 0 { // a launch type stays what it was
-		input.CapacityProviderStrategy = strategy(providers)
-	}
-	if len(config.TargetGroups)+len(f.service.LoadBalancers) > 0 {
-		input.LoadBalancers = config.loadBalancers()
-		if input.LoadBalancers == nil {
-			input.LoadBalancers = []types.LoadBalancer{} // none any more
-		}
-	}
+	p.changes(input, f.service, config)
 	answer, err := c.ecs.UpdateService(ctx, input)
 	if absent(err) {
 		return bellhop.Observation{}, busy("service %s was removed at the same moment", name)
@@ -192,6 +186,57 @@ func (p *Provider) change(ctx context.Context, c *clients, op bellhop.Operation,
 		return bellhop.Observation{}, busy("the older operation %s changed service %s at the same moment", f.generation.OperationID, name)
 	}
 	return p.observe(ctx, c, op, f)
+}
+
+// changes asks for what makes ECS begin a new deployment by being asked for, only if it differs from what is there: an
+// update that is asked for twice must not begin two.
+func (p *Provider) changes(input *ecs.UpdateServiceInput, there *types.Service, config OperationConfig) {
+	if network := p.network(config); !sameNetwork(network, there.NetworkConfiguration) {
+		input.NetworkConfiguration = network
+	}
+	// A launch type stays what it was: ECS changes it by a capacity provider strategy only.
+	_, providers := p.placement(config)
+	if wanted := strategy(providers); len(wanted) > 0 && !sameStrategy(wanted, there.CapacityProviderStrategy) {
+		input.CapacityProviderStrategy = wanted
+	}
+	if wanted := config.loadBalancers(); !sameBalancers(wanted, there.LoadBalancers) {
+		input.LoadBalancers = append([]types.LoadBalancer{}, wanted...) // an empty list is none any more, nil is no change
+	}
+}
+
+func sameNetwork(a, b *types.NetworkConfiguration) bool {
+	if b == nil || b.AwsvpcConfiguration == nil {
+		return false
+	}
+	x, y := a.AwsvpcConfiguration, b.AwsvpcConfiguration
+	return sameSet(x.Subnets, y.Subnets) && sameSet(x.SecurityGroups, y.SecurityGroups) && x.AssignPublicIp == y.AssignPublicIp
+}
+
+// sameSet compares without regard to the order, which ECS does not keep.
+func sameSet(a, b []string) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
+}
+
+func sameStrategy(a, b []types.CapacityProviderStrategyItem) bool {
+	texts := func(items []types.CapacityProviderStrategyItem) []string {
+		var all []string
+		for _, item := range items {
+			all = append(all, fmt.Sprintf("%s %d %d", aws.ToString(item.CapacityProvider), item.Base, item.Weight))
+		}
+		return all
+	}
+	return sameSet(texts(a), texts(b))
+}
+
+func sameBalancers(a, b []types.LoadBalancer) bool {
+	texts := func(balancers []types.LoadBalancer) []string {
+		var all []string
+		for _, balancer := range balancers {
+			all = append(all, fmt.Sprintf("%s %s %d", aws.ToString(balancer.TargetGroupArn), aws.ToString(balancer.ContainerName), aws.ToInt32(balancer.ContainerPort)))
+		}
+		return all
+	}
+	return sameSet(texts(a), texts(b))
 }
 
 // claim writes the operation's tags to the service and returns the service as it stands then: with tags of a newer
@@ -230,7 +275,7 @@ func (c *clients) record(ctx context.Context, f found) (string, error) {
 	if deployment == nil {
 		return "", busy("service %s has no deployment yet", aws.ToString(f.service.ServiceName))
 	}
-	f.deployment = aws.ToString(deployment.Id)
+	f.deployment, f.begun = aws.ToString(deployment.Id), aws.ToTime(deployment.CreatedAt)
 	all := f.tags()
 	for _, t := range all {
 		if *t.Key != tagDeployment {
@@ -302,13 +347,14 @@ func (p *Provider) remove(ctx context.Context, c *clients, op bellhop.Operation)
 	if newer := left.newer(op.Generation()); newer.OperationID != "" {
 		return superseded(op, newer, left.ids(c)), nil
 	}
-	if f.service == nil && len(left.families) > 0 && len(left.tasks) == 0 {
-		// A service that was created a moment ago may be missing from what ECS describes. Had it never been, its task
-		// definitions would hardly be there. So they go first, and what is asked for again then is told the truth.
-		if err := c.deregister(ctx, left.families); err != nil {
+	if f.service == nil && len(left.tasks) == 0 {
+		lately, err := c.registeredLately(ctx, left.families)
+		if err != nil {
 			return bellhop.Observation{}, err
 		}
-		return bellhop.Observation{}, busy("ECS describes no service %s and has its task definitions", keyOf(op).name())
+		if lately { // so its service may have been created just now, and ECS does not describe it yet
+			return bellhop.Observation{}, busy("ECS describes no service %s, and its task definition is new", keyOf(op).name())
+		}
 	}
 	if f.status() == statusActive {
 		if f, err = c.claim(ctx, op, f, f.definition); err != nil {
@@ -328,5 +374,11 @@ func (p *Provider) remove(ctx context.Context, c *clients, op bellhop.Operation)
 	if err := c.stop(ctx, left.running(), "removed by operation "+op.ID); err != nil {
 		return bellhop.Observation{}, err
 	}
-	return p.Observe(ctx, op)
+	if f, err = c.find(ctx, op); err != nil {
+		return bellhop.Observation{}, err
+	}
+	if f.status() == statusActive && !f.generation.After(op.Generation()) {
+		return bellhop.Observation{}, busy("service %s was created at the same moment, or is not yet seen to be removed", keyOf(op).name())
+	}
+	return p.observe(ctx, c, op, f)
 }

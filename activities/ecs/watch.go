@@ -90,7 +90,7 @@ type job struct {
 
 func (w *watcher) run(ctx context.Context, events <-chan error) error {
 	var (
-		list, resync, jobs time.Time // when it is next time for each
+		list, resync, jobs time.Time     // when it is next time for each
 		pause              time.Duration // after what went wrong
 		failed             int
 	)
