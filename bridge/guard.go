@@ -28,6 +28,21 @@ type Limits struct {
 	Tenants []string `json:"tenants"`
 }
 
+// Check says what is wrong with the limits, as [bellhop.Faults].
+func (l Limits) Check() error {
+	var faults bellhop.Faults
+	if l.Concurrency < 0 {
+		faults.Add("concurrency", "must be at least 1, or be left out")
+	}
+	if l.PerSecond < 0 {
+		faults.Add("per_second", "must not be negative")
+	}
+	for i, tenant := range l.Tenants {
+		faults.Note(fmt.Sprintf("tenants[%d]", i), bellhop.CheckName(tenant))
+	}
+	return faults.Err()
+}
+
 const (
 	// tripAfter is how many calls in a row must find a target out of order until it is spared.
 	tripAfter = 5
