@@ -208,8 +208,7 @@ func TestMemoryOfAttempts(t *testing.T) {
 // A target that is spared has not been called: the receipt's attempts are those that the caller can have seen.
 func TestUntriedIsNoAttempt(t *testing.T) {
 	t.Parallel()
-	spared := does(bridge.Retry)
-	spared.result.Untried = true
+	spared := does(bridge.Untried)
 	to := &target{steps: []step{spared, spared, unknown(bridge.Retry), spared, spared, {result: bridge.Result{Verdict: bridge.Acknowledged}}}}
 	receipt, err := deliver(t, to, 0)
 	if err != nil {

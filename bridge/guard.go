@@ -54,7 +54,7 @@ const (
 )
 
 // Guarded is a target with a circuit breaker and limits. A call that it does not let through is answered at once with
-// Retry and Untried, so that it takes no place from the calls to other targets.
+// Untried, so that it takes no place from the calls to other targets.
 type Guarded struct {
 	target  Target
 	tenants []string
@@ -172,5 +172,5 @@ func (g *Guarded) turn(ctx context.Context) time.Duration {
 }
 
 func untried(after time.Duration, why string) Result {
-	return Result{Verdict: Retry, Untried: true, RetryAfter: after, Err: fmt.Errorf("not tried: %s", why)}
+	return Result{Verdict: Untried, RetryAfter: after, Err: fmt.Errorf("not tried: %s", why)}
 }

@@ -45,12 +45,12 @@ func TestTargetOutOfOrderIsSpared(t *testing.T) {
 		guarded := bridge.Guard(target, bridge.Limits{Concurrency: 10}, func(spared bool) { told = append(told, spared) })
 		ring := func() bridge.Result { return guarded.Deliver(t.Context(), nil, bridge.Message{}) }
 		for range 5 {
-			if result := ring(); result.Untried || !result.Unknown {
+			if result := ring(); result.Verdict != bridge.Retry || !result.Unknown {
 				t.Fatalf("an attempt that was made is answered %+v", result)
 			}
 		}
 		for range 100 {
-			if result := ring(); !result.Untried || result.Unknown || result.Verdict != bridge.Retry || result.Err == nil {
+			if result := ring(); result.Verdict != bridge.Untried || result.Unknown || result.Err == nil {
 				t.Fatalf("an attempt that was spared is answered %+v", result)
 			}
 		}
@@ -85,7 +85,7 @@ func TestOnlyATargetOutOfOrderIsSpared(t *testing.T) {
 		}}
 		guarded := bridge.Guard(target, bridge.Limits{Concurrency: 10}, nil)
 		for range 20 {
-			if result := guarded.Deliver(t.Context(), nil, bridge.Message{}); result.Verdict != verdict || result.Untried {
+			if result := guarded.Deliver(t.Context(), nil, bridge.Message{}); result.Verdict != verdict {
 				t.Fatalf("%s became %+v", verdict, result)
 			}
 		}
@@ -103,7 +103,7 @@ func TestBlackHoleTakesNoMoreThanItsPlaces(t *testing.T) {
 		synctest.Wait()
 		before := time.Now()
 		for range 100 {
-			if result := guarded.Deliver(t.Context(), nil, bridge.Message{}); !result.Untried {
+			if result := guarded.Deliver(t.Context(), nil, bridge.Message{}); result.Verdict != bridge.Untried {
 				t.Fatalf("the fourth call at once is answered %+v", result)
 			}
 		}
@@ -126,7 +126,7 @@ func TestCallsPerSecond(t *testing.T) {
 		sent := 0
 		for time.Since(began) < 10*time.Second {
 			result := guarded.Heartbeat(t.Context(), nil) // heartbeats count as well
-			if result.Untried {
+			if result.Verdict == bridge.Untried {
 				time.Sleep(result.RetryAfter)
 				continue
 			}
