@@ -38,8 +38,6 @@ type Delivery struct {
 
 // Timing of deliveries.
 const (
-	// AttemptTimeout bounds one attempt.
-	AttemptTimeout = 10 * time.Second
 	// FirstRetry and MaxRetry bound the wait between two attempts, which doubles from one to the other.
 	FirstRetry = time.Second
 	MaxRetry   = 5 * time.Minute
@@ -177,7 +175,7 @@ func (a *Activities) attempt(ctx context.Context, d Delivery) bridge.Result {
 			return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout(ctx))
+	ctx, cancel := withLastWord(ctx)
 	defer cancel()
 	return target.Deliver(ctx, d.Callback.Address, bridge.Message{
 		ID:        d.CallbackID,
@@ -193,13 +191,12 @@ func (a *Activities) attempt(ctx context.Context, d Delivery) bridge.Result {
 // nothing, and would be missing in the receipt.
 const lastWord = 500 * time.Millisecond
 
-func attemptTimeout(ctx context.Context) time.Duration {
+func withLastWord(ctx context.Context) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
-		return AttemptTimeout
+		return ctx, func() {}
 	}
-	remaining := time.Until(deadline)
-	return min(AttemptTimeout, remaining-min(lastWord, remaining/2))
+	return context.WithDeadline(ctx, deadline.Add(-min(lastWord, time.Until(deadline)/2)))
 }
 
 // again leaves what is known for the next attempt, and makes the error upon which Temporal makes it. One that was not
