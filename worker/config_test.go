@@ -51,7 +51,7 @@ colour: red
 		}},
 		{"faults of providers and targets, under their names", `
 providers:
-  cloud: {type: ecs}
+  cloud: {type: nomad}
   sim: {type: simulated, path: /nowhere/at/all/sim.db, speed: 3}
   "bad name": {type: docker}
 targets:
