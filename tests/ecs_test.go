@@ -105,6 +105,37 @@ func TestECSThroughBellhop(t *testing.T) {
 	}
 }
 
+// ended waits until every operation has ended, and counts what went wrong.
+func (b *bench) ended(ids []string, got func() map[string]Ring) {
+	b.Helper()
+	lost, doubled, wrong := 0, 0, 0
+	for _, id := range ids {
+		b.until(id+" has ended", func() bool {
+			found, err := b.client.DescribeWorkflowExecution(b.ctx, id, "")
+			return err == nil && found.GetWorkflowExecutionInfo().GetCloseTime() != nil
+		})
+		if state := b.status(id).State; state != bellhop.Succeeded {
+			b.Errorf("%s: %s", id, b.status(id).Error)
+			wrong++
+		}
+	}
+	rings := got()
+	for _, id := range ids {
+		switch ring := rings[bellhop.CallbackID(id, bellhop.Succeeded)]; {
+		case ring.Times == 0:
+			lost++
+		case ring.Times > 1:
+			doubled++
+		case len(ring.Bodies) != 1:
+			wrong++
+		}
+	}
+	b.Logf("%d operations: lost %d, doubled %d, wrongly reported %d", len(ids), lost, doubled, wrong)
+	if lost+doubled+wrong > 0 {
+		b.Errorf("lost %d, doubled %d, wrongly reported %d of %d", lost, doubled, wrong, len(ids))
+	}
+}
+
 func TestECSWhoseWorkersAreKilled(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -137,7 +168,7 @@ func TestECSWhoseWorkersAreKilled(t *testing.T) {
 				return pid != 0 && crew.kill(pid)
 			})
 		}
-		b.settle(ids, got)
+		b.ended(ids, got)
 		if verb == bellhop.Delete {
 			continue
 		}

@@ -19,6 +19,9 @@ import (
 // container is the name of the one container of a task definition that bellhop makes.
 const container = "main"
 
+// contentHash is how much of the hash of a task definition's content is the end of its family's name.
+const contentHash = 12
+
 // definition makes the task definition of an operation. Its family has its content's hash in it: what has the same
 // content is the same task definition, whoever asks for it, so none is registered twice.
 func (p *Provider) definition(op bellhop.Operation, config OperationConfig) (*ecs.RegisterTaskDefinitionInput, error) {
@@ -79,7 +82,7 @@ func (p *Provider) definition(op bellhop.Operation, config OperationConfig) (*ec
 	if err != nil {
 		return nil, fmt.Errorf("hash task definition: %w", err)
 	}
-	made.Family = aws.String(keyOf(op).name() + "-" + digest(string(text))[:12])
+	made.Family = aws.String(keyOf(op).name() + "-" + digest(string(text))[:contentHash])
 	made.Tags = []types.Tag{tag(tagTenant, op.TenantID), tag(tagResource, op.Resource)}
 	return made, nil
 }
@@ -246,16 +249,16 @@ func (c *clients) describeDefinition(ctx context.Context, arn string) (*types.Ta
 	return described.TaskDefinition, nil
 }
 
-// families lists the families of a resource's active task definitions.
-func (c *clients) families(ctx context.Context, of key) ([]string, error) {
+// families lists the families that begin like this and have active task definitions.
+func (c *clients) families(ctx context.Context, beginning string) ([]string, error) {
 	var families []string
 	pages := ecs.NewListTaskDefinitionFamiliesPaginator(c.ecs, &ecs.ListTaskDefinitionFamiliesInput{
-		FamilyPrefix: aws.String(of.name() + "-"), Status: types.TaskDefinitionFamilyStatusActive,
+		FamilyPrefix: aws.String(beginning), Status: types.TaskDefinitionFamilyStatusActive,
 	})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
-			return nil, classify(err, "list task definitions of "+of.name())
+			return nil, classify(err, "list families of task definitions")
 		}
 		families = append(families, page.Families...)
 	}

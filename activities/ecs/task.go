@@ -87,7 +87,7 @@ type resourceTasks struct {
 // tasksOf finds all tasks of an operation's resource: those of its families, and of one besides, which the operator's
 // own task definitions are of.
 func (c *clients) tasksOf(ctx context.Context, op bellhop.Operation, besides string) (resourceTasks, error) {
-	families, err := c.families(ctx, keyOf(op))
+	families, err := c.families(ctx, keyOf(op).name()+"-")
 	if err != nil {
 		return resourceTasks{}, err
 	}

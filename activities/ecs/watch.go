@@ -93,6 +93,7 @@ func (w *watcher) run(ctx context.Context, events <-chan error) error {
 		list, resync, jobs time.Time     // when it is next time for each
 		pause              time.Duration // after what went wrong
 		failed             int
+		taken              bool // what another watch left
 	)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -127,6 +128,12 @@ func (w *watcher) run(ctx context.Context, events <-chan error) error {
 				all := !now.Before(resync)
 				if err := w.list(ctx, all); err != nil {
 					return err
+				}
+				if !taken {
+					if err := w.takeUp(ctx); err != nil {
+						return err
+					}
+					taken = true
 				}
 				list = time.Now().Add(w.every(time.Duration(w.config.PollMin), len(w.services)/listAtOnce+1))
 				if all {
@@ -201,6 +208,34 @@ func (w *watcher) list(ctx context.Context, all bool) error {
 	for name, known := range w.services {
 		if known.settled && (all || !listed[name]) {
 			known.due, known.settled = now, false
+		}
+	}
+	return nil
+}
+
+// takeUp finds the deletions that nobody watched to their end: their services are listed no more. What tells of them are
+// the task definitions, which are given up last.
+func (w *watcher) takeUp(ctx context.Context) error {
+	families, err := w.families(ctx, prefix)
+	if err != nil {
+		return err
+	}
+	unlisted := map[string]bool{}
+	for _, family := range families {
+		if end := len(family) - contentHash - 1; end > 0 && w.services[family[:end]] == nil {
+			unlisted[family[:end]] = true
+		}
+	}
+	for chunk := range slices.Chunk(slices.Sorted(maps.Keys(unlisted)), describeAtOnce) {
+		services, err := w.describe(ctx, chunk)
+		if err != nil {
+			return err
+		}
+		for _, service := range services {
+			if f := foundIn(service); f.ours && f.verb == bellhop.Delete {
+				w.discover(aws.ToString(service.ServiceName))
+				w.look(ctx, aws.ToString(service.ServiceName), f)
+			}
 		}
 	}
 	return nil

@@ -304,8 +304,11 @@ func (s *Server) listServices(in *ecs.ListServicesInput) (*ecs.ListServicesOutpu
 	var arns []string
 	for _, arn := range slices.Sorted(maps.Keys(s.services)) {
 		svc := s.services[arn]
-		if svc.hidden > 0 || svc.cluster != cluster || *svc.Status == inactive ||
-			in.LaunchType != "" && in.LaunchType != svc.LaunchType {
+		if svc.cluster != cluster || *svc.Status == inactive || in.LaunchType != "" && in.LaunchType != svc.LaunchType {
+			continue
+		}
+		if svc.hidden > 0 {
+			svc.hidden--
 			continue
 		}
 		arns = append(arns, arn)
