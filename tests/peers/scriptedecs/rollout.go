@@ -178,6 +178,10 @@ func (s *Server) lost(d *deployment) {
 		return
 	}
 	d.FailedTasks++
+	if d.FailedTasks == 3 {
+		s.say(d.service, "is unable to consistently start tasks successfully.")
+		s.emitAction(d.service, "SERVICE_TASK_START_IMPAIRED", "tasks fail to start")
+	}
 	breaker := d.service.DeploymentConfiguration.DeploymentCircuitBreaker
 	if d != d.service.deployments[0] || !breaker.Enable || d.FailedTasks < threshold(d.service) {
 		return

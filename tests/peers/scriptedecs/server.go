@@ -61,6 +61,7 @@ type Server struct {
 	runTokens   map[string]*run
 	deployments map[string]*record // by the service deployment's ARN
 	queue       []*message
+	emitted     int // how many events there were
 	denied      map[string]bool
 	sessions    map[string]string // access key → role ARN
 }
