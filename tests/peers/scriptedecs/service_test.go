@@ -38,7 +38,7 @@ func TestACreateIsSafeToRepeatWithItsToken(t *testing.T) {
 }
 
 func TestADeletedServiceDrainsAndIsForgotten(t *testing.T) {
-	a := setup(t, scriptedecs.Options{Step: 30 * time.Millisecond, KeepInactive: 200 * time.Millisecond})
+	a := setup(t, scriptedecs.Options{Step: 100 * time.Millisecond, KeepInactive: 2 * time.Second})
 	a.completed("web", "ready")
 	if err := a.delete("web", false); code(err) != "InvalidParameterException" {
 		t.Errorf("deleted while it is wanted: %v", err)
@@ -80,7 +80,7 @@ func TestANameIsFreeOnceItsServiceIsInactive(t *testing.T) {
 }
 
 func TestDeploymentsHinderADeletionThatIsNotForced(t *testing.T) {
-	a := setup(t, scriptedecs.Options{})
+	a := setup(t, scriptedecs.Options{Step: 100 * time.Millisecond})
 	a.completed("web", "ready")
 	a.update("web", "slow")
 	_, err := a.client.UpdateService(t.Context(), &ecs.UpdateServiceInput{Service: aws.String("web"), DesiredCount: aws.Int32(0)})

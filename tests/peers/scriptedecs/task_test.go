@@ -166,12 +166,16 @@ func TestWhatAWorkloadPrintedCanBeRead(t *testing.T) {
 		BaseEndpoint: &a.server.URL, Region: "eu-central-1", Credentials: credentials.NewStaticCredentialsProvider("test", "test", ""),
 	})
 	stream := "web/main/" + arn[strings.LastIndex(arn, "/")+1:]
-	read, err := logs.GetLogEvents(t.Context(), &cloudwatchlogs.GetLogEventsInput{LogGroupName: aws.String("/tenants"), LogStreamName: &stream, Limit: aws.Int32(2)})
+	read, err := logs.GetLogEvents(t.Context(), &cloudwatchlogs.GetLogEventsInput{LogGroupName: aws.String("/tenants"), LogStreamName: &stream, Limit: aws.Int32(1)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(read.Events) != 2 || *read.Events[0].Message != "MODE=prod" {
-		t.Errorf("it printed %+v", read.Events)
+	if len(read.Events) != 1 || *read.Events[0].Message != "fatal: said too much" {
+		t.Errorf("the last that it printed is %+v", read.Events)
+	}
+	read, err = logs.GetLogEvents(t.Context(), &cloudwatchlogs.GetLogEventsInput{LogGroupName: aws.String("/tenants"), LogStreamName: &stream})
+	if err != nil || len(read.Events) != 2 || *read.Events[0].Message != "MODE=prod" {
+		t.Errorf("it printed %+v, %v", read, err)
 	}
 	_, err = logs.GetLogEvents(t.Context(), &cloudwatchlogs.GetLogEventsInput{LogGroupName: aws.String("/other"), LogStreamName: &stream})
 	if code(err) != "ResourceNotFoundException" {
