@@ -56,13 +56,14 @@ providers:
   "bad name": {type: docker}
 targets:
   smoke: {type: signals}
-  hook: {type: webhook, content: xml}
+  hook: {type: webhook, content: xml, concurrency: -1, tenants: ["a b"]}
   r: {type: restate}
   t: {type: temporal, names: x}
 `, []string{
 			`providers.cloud.type: must be "simulated" or "docker"`, "providers.sim.speed: is not a known field", "providers.bad name: the name must be",
 			`targets.smoke.type: must be "temporal", "stepfunctions", "restate" or "webhook"`, "targets.hook.url: is required",
-			"targets.hook.content: must be", "targets.hook.key_file: is required", "targets.r.ingress: is required", "targets.t.names: is not a known field",
+			"targets.hook.content: must be", "targets.hook.concurrency: must be", "targets.hook.tenants[0]: must be",
+			"targets.hook.key_file: is required", "targets.r.ingress: is required", "targets.t.names: is not a known field",
 		}},
 		{"faults of activities, and of what they name", `
 targets:

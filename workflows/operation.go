@@ -281,16 +281,7 @@ func (o *operation) askOptions(ctx workflow.Context, within time.Duration) workf
 
 // priority shares the workers fairly between tenants, where the server does so.
 func (o *operation) priority() temporal.Priority {
-	return temporal.Priority{FairnessKey: sound(o.TenantID)}
-}
-
-// sound is name if it is one, else empty: what breaks the rules may be too long for Temporal, which then refuses the
-// whole workflow task, again and again, so that nobody is told what is wrong.
-func sound(name string) string {
-	if bellhop.CheckName(name) != nil {
-		return ""
-	}
-	return name
+	return temporal.Priority{FairnessKey: bellhop.SoundName(o.TenantID)}
 }
 
 // wait waits until an observation ends the operation: a watcher's signal, or our own look when none came for a while.
