@@ -18,6 +18,7 @@ import (
 	"bellhop"
 	"bellhop/activities"
 	"bellhop/activities/docker"
+	"bellhop/activities/kubernetes"
 	"bellhop/activities/simulated"
 	"bellhop/bridge"
 	"bellhop/bridge/httpapi"
@@ -327,8 +328,10 @@ func (p *parts) addProvider(name string, raw json.RawMessage) error {
 		return openProvider(p, name, raw, newSimulated)
 	case "docker":
 		return openProvider(p, name, raw, docker.New)
+	case "kubernetes":
+		return openProvider(p, name, raw, kubernetes.New)
 	default:
-		return bellhop.Faults{{Path: "type", Problem: `must be "simulated" or "docker"`}}
+		return bellhop.Faults{{Path: "type", Problem: `must be "simulated", "docker" or "kubernetes"`}}
 	}
 }
 
