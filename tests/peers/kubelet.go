@@ -138,14 +138,14 @@ const (
 phase: PHASE
 FAILED
 startTime: {{ or .status.startTime $now | Quote }}
-{{ with NodeIPsWith .spec.nodeName }}
+{{ if not .status.podIP }}{{ with NodeIPsWith .spec.nodeName }}
 hostIP: {{ index . 0 | Quote }}
 hostIPs: [{ip: {{ index . 0 | Quote }}}]
 {{ end }}
 {{ with PodIPsWith .spec.nodeName ( or .spec.hostNetwork false ) .metadata.uid .metadata.name .metadata.namespace }}
 podIP: {{ index . 0 | Quote }}
 podIPs: [{ip: {{ index . 0 | Quote }}}]
-{{ end }}
+{{ end }}{{ end }}
 conditions:
 - {type: Initialized, status: "True", lastTransitionTime: {{ $now | Quote }}}
 - {type: Ready, status: "READY", lastTransitionTime: {{ $since | Quote }}UNREADY}
