@@ -55,11 +55,7 @@ const (
 // well is the script of a pod that names none.
 const well = "well"
 
-const (
-	crashed   = "{terminated: {reason: Error, exitCode: 3, startedAt: {{ $started | Quote }}, finishedAt: {{ $now | Quote }}}}"
-	oomKilled = "{terminated: {reason: OOMKilled, exitCode: 137, startedAt: {{ $started | Quote }}, finishedAt: {{ $now | Quote }}}}"
-	loops     = "back-off 10s restarting failed container"
-)
+const loops = "back-off 10s restarting failed container"
 
 var steps = []step{
 	// It runs and is ready at once, or is again when it had another script before. A job's has done its work soon.
@@ -97,19 +93,19 @@ var steps = []step{
 	{script: "crash", from: []string{fresh, ready}, to: running},
 	{script: "crash", from: []string{running}, after: moment, to: "Error", exit: 3},
 	{
-		script: "crash", from: []string{"Error"}, after: moment, to: "CrashLoopBackOff", message: loops, last: crashed,
+		script: "crash", from: []string{"Error"}, after: moment, to: "CrashLoopBackOff", message: loops, last: ended("Error", 3),
 		event: "BackOff", eventMessage: "Back-off restarting failed container",
 	},
-	{script: "crash", from: []string{"CrashLoopBackOff"}, after: backoff, to: running, last: crashed, restarted: true},
+	{script: "crash", from: []string{"CrashLoopBackOff"}, after: backoff, to: running, last: ended("Error", 3), restarted: true},
 
 	// It is killed for its use of memory, again and again.
 	{script: "oom", from: []string{fresh, ready}, to: running},
 	{script: "oom", from: []string{running}, after: moment, to: "OOMKilled", exit: 137},
 	{
-		script: "oom", from: []string{"OOMKilled"}, after: moment, to: "CrashLoopBackOff", message: loops, last: oomKilled,
+		script: "oom", from: []string{"OOMKilled"}, after: moment, to: "CrashLoopBackOff", message: loops, last: ended("OOMKilled", 137),
 		event: "BackOff", eventMessage: "Back-off restarting failed container",
 	},
-	{script: "oom", from: []string{"CrashLoopBackOff"}, after: backoff, to: running, last: oomKilled, restarted: true},
+	{script: "oom", from: []string{"CrashLoopBackOff"}, after: backoff, to: running, last: ended("OOMKilled", 137), restarted: true},
 
 	// It does a job's work and exits with 4.
 	{script: "fail", from: []string{fresh}, to: ready},
@@ -134,22 +130,22 @@ const (
 		` if $c == null then "` + fresh + `" elif $c.ready then "` + ready + `" else "` + running + `" end`
 	// kubeletPod is what becomes of a pod's status.
 	kubeletPod = `{{ $now := Now }}{{ $pod := . }}{{ $since := $now }}
-{{ range .status.conditions }}{{ if and (eq .type "Ready") (eq .status "READY") }}{{ $since = .lastTransitionTime }}{{ end }}{{ end }}
+{{ range .status.conditions }}{{ if and (eq .type "Ready") (eq .status "CONDITION") }}{{ $since = .lastTransitionTime }}{{ end }}{{ end }}
 phase: PHASE
 FAILED
 startTime: {{ or .status.startTime $now | Quote }}
-{{ with NodeIPsWith .spec.nodeName }}
+{{ if not .status.podIP }}{{ with NodeIPsWith .spec.nodeName }}
 hostIP: {{ index . 0 | Quote }}
 hostIPs: [{ip: {{ index . 0 | Quote }}}]
 {{ end }}
 {{ with PodIPsWith .spec.nodeName ( or .spec.hostNetwork false ) .metadata.uid .metadata.name .metadata.namespace }}
 podIP: {{ index . 0 | Quote }}
 podIPs: [{ip: {{ index . 0 | Quote }}}]
-{{ end }}
+{{ end }}{{ end }}
 conditions:
 - {type: Initialized, status: "True", lastTransitionTime: {{ $now | Quote }}}
-- {type: Ready, status: "READY", lastTransitionTime: {{ $since | Quote }}UNREADY}
-- {type: ContainersReady, status: "READY", lastTransitionTime: {{ $since | Quote }}UNREADY}
+- {type: Ready, status: "CONDITION", lastTransitionTime: {{ $since | Quote }}WHY}
+- {type: ContainersReady, status: "CONDITION", lastTransitionTime: {{ $since | Quote }}WHY}
 containerStatuses:
 {{ range $i, $container := .spec.containers }}
 {{ $restarts := 0 }}{{ $started := $now }}
@@ -160,8 +156,8 @@ containerStatuses:
 - name: {{ $container.name | Quote }}
   image: {{ $container.image | Quote }}
   imageID: ""
-  ready: IS_READY
-  started: STARTED
+  ready: READY
+  started: RUNS
   restartCount: {{ add $restarts RESTARTED }}
   state: STATE
   lastState: LAST
@@ -183,40 +179,45 @@ conditions:
 
 // status is the template of the status that a pod has after the step.
 func (s step) status() string {
-	phase, isReady, state := "Running", "false", ""
+	phase, last, restarted, failed := s.phase, s.last, 0, ""
+	if phase == "" {
+		phase = "Running"
+	}
+	if last == "" {
+		last = "{}"
+	}
+	if s.restarted {
+		restarted = 1
+	}
+	if s.evicted != "" {
+		failed = fmt.Sprintf("reason: Evicted\nmessage: %q", s.evicted)
+	}
+	var state string
+	runs := s.to == ready || s.to == running
 	switch {
-	case s.to == ready || s.to == running:
+	case runs:
 		state = "{running: {startedAt: {{ $started | Quote }}}}"
-		isReady = fmt.Sprint(s.to == ready)
 	case s.exit != 0 || s.to == "Completed":
-		state = fmt.Sprintf("{terminated: {reason: %s, exitCode: %d, startedAt: {{ $started | Quote }}, finishedAt: {{ $now | Quote }}}}", s.to, s.exit)
+		state = ended(s.to, s.exit)
 	default:
 		state = fmt.Sprintf("{waiting: {reason: %s, message: %q}}", s.to, s.message)
 		if s.last == "" { // it never ran
 			phase = "Pending"
 		}
 	}
-	if s.phase != "" {
-		phase = s.phase
+	condition, why := "True", ""
+	if s.to != ready {
+		condition, why = "False", `, reason: ContainersNotReady, message: "containers with unready status"`
 	}
-	failed, unready, last, restarted := "", "", s.last, "0"
-	if s.evicted != "" {
-		failed = fmt.Sprintf("reason: Evicted\nmessage: %q", s.evicted)
-	}
-	if isReady == "false" {
-		unready = `, reason: ContainersNotReady, message: "containers with unready status"`
-	}
-	if last == "" {
-		last = "{}"
-	}
-	if s.restarted {
-		restarted = "1"
-	}
-	condition := map[string]string{"true": "True", "false": "False"}[isReady]
 	return strings.NewReplacer(
-		"UNREADY", unready, "IS_READY", isReady, "READY", condition, "PHASE", phase, "FAILED", failed, "STATE", state, "LAST", last,
-		"STARTED", fmt.Sprint(strings.HasPrefix(state, "{running")), "RESTARTED", restarted,
+		"PHASE", phase, "FAILED", failed, "CONDITION", condition, "WHY", why, "READY", fmt.Sprint(s.to == ready), "RUNS", fmt.Sprint(runs),
+		"RESTARTED", fmt.Sprint(restarted), "STATE", state, "LAST", last,
 	).Replace(kubeletPod)
+}
+
+// ended is the state of a container that has terminated, in YAML.
+func ended(reason string, exit int) string {
+	return fmt.Sprintf("{terminated: {reason: %s, exitCode: %d, startedAt: {{ $started | Quote }}, finishedAt: {{ $now | Quote }}}}", reason, exit)
 }
 
 // kubelet writes kwok's configuration, which makes it play the kubelet of every node, and returns its path.

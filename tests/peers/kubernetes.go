@@ -106,7 +106,7 @@ func (k *Kubernetes) start(ctx context.Context) error {
 	_, port, _ := strings.Cut(api, ":")
 	k.apiserver = []string{
 		"--etcd-servers", etcd, "--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1", "--secure-port", port,
-		"--endpoint-reconciler-type", "none", "--service-cluster-ip-range", "10.0.0.0/24",
+		"--endpoint-reconciler-type", "none", "--service-cluster-ip-range", "10.0.0.0/16",
 		"--cert-dir", k.path("certs"), "--tls-cert-file", k.path("server.crt"), "--tls-private-key-file", k.path("server.key"),
 		"--authorization-mode", "RBAC", "--client-ca-file", k.path("ca.crt"),
 		"--service-account-issuer", "https://kubernetes.default.svc",
@@ -133,7 +133,7 @@ func (k *Kubernetes) start(ctx context.Context) error {
 	}
 	host, port, _ := strings.Cut(kubelets, ":")
 	if err := k.run(ctx, "kwok", "--kubeconfig", k.Kubeconfig, "--config", config, "--manage-all-nodes", "--node-lease-duration-seconds", "40",
-		"--node-ip", host, "--node-port", port, "--server-address", kubelets); err != nil {
+		"--cidr", "10.64.0.1/10", "--node-ip", host, "--node-port", port, "--server-address", kubelets); err != nil {
 		return err
 	}
 	return k.until(ctx, "the node to be ready and pods to be allowed", func() bool {
@@ -405,6 +405,7 @@ func SharedKubernetes(tb testing.TB) *Kubernetes {
 	shared.Lock()
 	defer shared.Unlock()
 	if shared.cluster == nil && shared.err == nil {
+		//nolint:usetesting // it outlives the test
 		if shared.folder, shared.err = os.MkdirTemp("", "bellhop-kubernetes-"); shared.err == nil {
 			shared.cluster, shared.err = StartKubernetes(context.WithoutCancel(tb.Context()), shared.folder)
 		}

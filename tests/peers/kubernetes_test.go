@@ -56,7 +56,7 @@ func setup(t *testing.T) (k *peers.Kubernetes, admin *kubernetes.Clientset, name
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = admin.CoreV1().Namespaces().Delete(context.Background(), made.Name, metav1.DeleteOptions{}) // the cluster ends soon anyway
+		_ = admin.CoreV1().Namespaces().Delete(context.WithoutCancel(t.Context()), made.Name, metav1.DeleteOptions{}) // the cluster ends soon anyway
 	})
 	return k, admin, made.Name
 }
