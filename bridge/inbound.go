@@ -16,8 +16,8 @@ type Operations interface {
 	// Status tells where an operation stands, as it was last observed. Refresh has it observed now.
 	Status(ctx context.Context, id string) (bellhop.Report, error)
 	Refresh(ctx context.Context, id string) (bellhop.Report, error)
-	// Wait waits for the last state, not for its callbacks.
-	Wait(ctx context.Context, id string) (bellhop.Outcome, error)
+	// Wait waits for the last state, not for its callbacks, and tells where the operation stands then.
+	Wait(ctx context.Context, id string) (bellhop.Report, error)
 	// List answers at most limit operations, the newest first, and the token that asks for the next page.
 	List(ctx context.Context, filter bellhop.Filter, limit int, page []byte) ([]bellhop.Item, []byte, error)
 	// Cancel asks an operation to give up.

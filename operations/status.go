@@ -212,15 +212,15 @@ func visibleState(info *workflowpb.WorkflowExecutionInfo) bellhop.State {
 		enumspb.WORKFLOW_EXECUTION_STATUS_TIMED_OUT:
 		return bellhop.Failed
 	}
-	if state := keyword(info, workflows.State); state != "" {
+	if state := keyword(info.GetSearchAttributes(), workflows.State); state != "" {
 		return bellhop.State(state)
 	}
 	return bellhop.Pending
 }
 
-func keyword(info *workflowpb.WorkflowExecutionInfo, key temporal.SearchAttributeKeyKeyword) string {
+func keyword(attributes *commonpb.SearchAttributes, key temporal.SearchAttributeKeyKeyword) string {
 	var value string
-	payload, ok := info.GetSearchAttributes().GetIndexedFields()[key.GetName()]
+	payload, ok := attributes.GetIndexedFields()[key.GetName()]
 	if !ok || json.Unmarshal(payload.GetData(), &value) != nil {
 		return ""
 	}

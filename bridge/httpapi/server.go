@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	"sigs.k8s.io/yaml"
 
 	"bellhop"
@@ -46,6 +48,7 @@ type Server struct {
 	logger  *slog.Logger
 	observe Observe
 	mux     *http.ServeMux
+	waits   *semaphore.Weighted
 	// stopping ends when the server is told to stop: who waits is answered then.
 	stopping context.Context
 	stop     context.CancelFunc
@@ -62,7 +65,7 @@ func New(config Config, ops bridge.Operations, logger *slog.Logger, observe Obse
 	}
 	s := &Server{
 		config: config, ops: ops, tokens: newTokens(config.Tokens), logger: logger, observe: observe,
-		mux: http.NewServeMux(), done: make(chan struct{}),
+		mux: http.NewServeMux(), done: make(chan struct{}), waits: semaphore.NewWeighted(int64(cmp.Or(config.Waits, defaultWaits))),
 	}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	for pattern, handle := range map[string]func(http.ResponseWriter, *http.Request) error{
