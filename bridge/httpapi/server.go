@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -145,6 +146,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	recorded := &recorder{ResponseWriter: w}
 	_, pattern := s.mux.Handler(r)
+	if given := r.URL.EscapedPath(); path.Clean(given) != given {
+		pattern = "" // where the mux would send a browser to the path that was probably meant
+	}
 	asks := s.tokens.find(r)
 	r = r.WithContext(withCaller(r.Context(), asks))
 	if r.ContentLength != 0 {
