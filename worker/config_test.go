@@ -79,9 +79,10 @@ step_functions_activities:
 		}},
 		{"faults of the Restate endpoint, which anybody could reach", `
 targets: {temporal: {type: temporal}}
-restate: {listen: "0.0.0.0:9080", target: temporal, poll_after: 1ms, retries: 3}
+restate: {listen: "0.0.0.0:9080", target: temporal, tenants: ["a b"], poll_after: 1ms, retries: 3}
+nexus: {tenants: [acme, ""]}
 `, []string{
-			"restate.identity_keys: are required where others than this machine", "restate.poll_after: must be at least 1s",
+			"restate.identity_keys: are required where others than this machine", "restate.poll_after: must be at least 1s", "restate.tenants[0]: must be", "nexus.tenants[1]: must be",
 			"restate.retries: is not a known field", `restate.target: must be the name of a target of type restate; "temporal" is none`,
 		}},
 		{"faults of every kind beside each other", `
