@@ -116,9 +116,9 @@ func (c *Client) page(ctx context.Context, filter bellhop.Filter, limit int, pag
 		item := bellhop.Item{
 			OperationID:   info.GetExecution().GetWorkflowId(),
 			OperationType: workflows.VerbOf(info.GetType().GetName()),
-			TenantID:      keyword(info, workflows.Tenant),
-			Resource:      keyword(info, workflows.Resource),
-			Provider:      keyword(info, workflows.Provider),
+			TenantID:      keyword(info.GetSearchAttributes(), workflows.Tenant),
+			Resource:      keyword(info.GetSearchAttributes(), workflows.Resource),
+			Provider:      keyword(info.GetSearchAttributes(), workflows.Provider),
 			State:         visibleState(info),
 			RequestedAt:   info.GetStartTime().AsTime(),
 		}

@@ -169,8 +169,8 @@ func newWorker(connection client.Client, config Config, made *parts, ops *operat
 		Waiters: ops,
 	})
 	w.RegisterActivityWithOptions(ops.CallerStatus, activity.RegisterOptions{Name: operations.ActivityStatus})
-	if config.Nexus {
-		w.RegisterNexusService(temporal.NewService(ops))
+	if config.Nexus != nil {
+		w.RegisterNexusService(temporal.NewService(config.Nexus.Tenants.For(ops)))
 	}
 	return w
 }
