@@ -167,6 +167,7 @@ func newWorker(connection client.Client, config Config, made *parts, ops *operat
 			Max:   time.Duration(config.Backstop.Max),
 		},
 		Waiters: ops,
+		Records: ops,
 	})
 	w.RegisterActivityWithOptions(ops.CallerStatus, activity.RegisterOptions{Name: operations.ActivityStatus})
 	if config.Nexus != nil {
