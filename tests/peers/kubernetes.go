@@ -26,8 +26,15 @@ import (
 )
 
 // Kubernetes is a cluster without machines: the real API server on etcd, with the real controllers and scheduler, and
-// kwok in the place of its nodes' kubelets. Nothing runs in its pods; what becomes of them is a script, which a pod's
-// image names, such as bellhop.test/crash:1 (see steps). An image of any other name is well.
+// kwok in the place of its nodes' kubelets. What becomes of a pod is a script, which its image names, such as
+// bellhop.test/crash:1, or its annotation bellhop.test/script at any time (see steps). An image of any other name is
+// well.
+//
+// Nothing runs in a pod, so it shows nothing of what a kubelet does on its own: it pulls no image, asks no probe, looks
+// up no secret or config map (the script config-error plays one that is absent), enforces no limit and no deadline of
+// a pod, has no init containers, ends a pod without its grace period, and has one log for all containers (see Log). All
+// that the API server, the controllers and the scheduler do is real: admission, quotas, RBAC, roll-outs, deadlines of
+// roll-outs and Jobs, garbage collection.
 type Kubernetes struct {
 	// URL is where the API server is, on this machine only. It takes requests of users with a certificate (see Login)
 	// and of service accounts with a token, and gives them what RBAC gives.

@@ -256,6 +256,31 @@ func TestScriptOnDemand(t *testing.T) {
 	podWith(t, admin, namespace, "another in the place of the evicted one", func(now corev1.Pod) bool { return now.Name != pod.Name && isReady(now) })
 }
 
+// TestScriptThatLingers shows that a pod outlives the deletion of its Deployment, and that the foreground deletion ends
+// with it.
+func TestScriptThatLingers(t *testing.T) {
+	t.Parallel()
+	_, admin, namespace := setup(t)
+	deploy(t, admin, namespace, "bellhop.test/lingers:1")
+	podWith(t, admin, namespace, "ready", isReady)
+	began := time.Now()
+	foreground := metav1.DeletePropagationForeground
+	if err := admin.AppsV1().Deployments(namespace).Delete(t.Context(), "web", metav1.DeleteOptions{PropagationPolicy: &foreground}); err != nil {
+		t.Fatal(err)
+	}
+	podWith(t, admin, namespace, "ending", func(pod corev1.Pod) bool { return pod.DeletionTimestamp != nil && isReady(pod) })
+	eventually(t, "the deployment to be gone", func() (bool, string) {
+		_, err := admin.AppsV1().Deployments(namespace).Get(t.Context(), "web", metav1.GetOptions{})
+		return apierrors.IsNotFound(err), fmt.Sprint(err)
+	})
+	if took := time.Since(began); took < 2*time.Second {
+		t.Errorf("it was gone after %s, before its pod can have ended", took)
+	}
+	if pods, err := admin.CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{}); err != nil || len(pods.Items) > 0 {
+		t.Errorf("there are %d pods, %v", len(pods.Items), err)
+	}
+}
+
 // TestEventsAndLogs shows what a person would look at after a crash.
 func TestEventsAndLogs(t *testing.T) {
 	t.Parallel()
