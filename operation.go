@@ -226,6 +226,16 @@ func CheckName(name string) error {
 	return nil
 }
 
+// SoundName is name if it is one, else empty: for where a name goes before the faults of its operation are told. One that
+// breaks the rules may be too long for Temporal, which then refuses a whole workflow task over it, again and again, so
+// that nobody is told what is wrong.
+func SoundName(name string) string {
+	if CheckName(name) != nil {
+		return ""
+	}
+	return name
+}
+
 // CheckID says what is wrong with an operation's id; nil when nothing is.
 func CheckID(id string) error {
 	if !idPattern.MatchString(id) {

@@ -84,11 +84,11 @@ func (f Faults) Within(path string) Faults {
 	return moved
 }
 
-// DecodeStrict reads the JSON object in data into the struct that into points to. Unlike encoding/json it takes no
-// unknown field, no field in another case, no key twice and no second value, and it does not stop at the first fault:
-// it fills what it can and reports everything it could not as [Faults]. A null is a field left out, so what into held
-// before stays: that is how a default is given.
-func DecodeStrict(data []byte, into any) error {
+// DecodeStrict reads the JSON object in data into the struct that into points to, or into several, each of which has some
+// of its fields. Unlike encoding/json it takes no unknown field, no field in another case, no key twice and no second
+// value, and it does not stop at the first fault: it fills what it can and reports everything it could not as [Faults].
+// A null is a field left out, so what into held before stays: that is how a default is given.
+func DecodeStrict(data []byte, into ...any) error {
 	var faults Faults
 	value, err := parseJSON(data, &faults)
 	if err != nil {
@@ -97,7 +97,11 @@ func DecodeStrict(data []byte, into any) error {
 	if value == nil {
 		return Faults{{Problem: "must be an object, not null"}}
 	}
-	faults.assign("", value, reflect.ValueOf(into).Elem())
+	structs := make([]reflect.Value, len(into))
+	for i := range into {
+		structs[i] = reflect.ValueOf(into[i]).Elem()
+	}
+	faults.assignStruct("", value, structs...)
 	return faults.Err()
 }
 
@@ -241,17 +245,20 @@ func (f *Faults) assign(path string, value any, into reflect.Value) {
 	}
 }
 
-func (f *Faults) assignStruct(path string, value any, into reflect.Value) {
+// assignStruct fills one struct, or several as if their fields were those of one.
+func (f *Faults) assignStruct(path string, value any, into ...reflect.Value) {
 	obj, ok := value.(object)
 	if !ok {
 		f.Add(path, "must be an object, not %s", describe(value))
 		return
 	}
 	fields := map[string]reflect.Value{}
-	for _, field := range reflect.VisibleFields(into.Type()) {
-		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
-		if field.IsExported() && !field.Anonymous && name != "" && name != "-" {
-			fields[name] = into.FieldByIndex(field.Index)
+	for _, part := range into {
+		for _, field := range reflect.VisibleFields(part.Type()) {
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			if field.IsExported() && !field.Anonymous && name != "" && name != "-" {
+				fields[name] = part.FieldByIndex(field.Index)
+			}
 		}
 	}
 	for _, name := range sortedKeys(obj.members) {

@@ -120,6 +120,17 @@ func TestDecodeStrict(t *testing.T) {
 	}
 }
 
+func TestDecodeStrictFillsSeveralStructsAsOne(t *testing.T) {
+	one, two := inner{X: 1}, embedded{Deep: "d"}
+	err := bellhop.DecodeStrict([]byte(`{"x": 2, "deep": "e", "depth": 3}`), &one, &two)
+	if want := "depth: is not a known field (known are deep, x)"; err == nil || err.Error() != want {
+		t.Errorf("the fault is %v, not: %s", err, want)
+	}
+	if one.X != 2 || two.Deep != "e" {
+		t.Errorf("decoded %+v and %+v", one, two)
+	}
+}
+
 func TestFaultsWithin(t *testing.T) {
 	faults := bellhop.Faults{{Path: "", Problem: "a"}, {Path: "x", Problem: "b"}, {Path: "[0]", Problem: "c"}}
 	if got := faults.Within("spec.ports").Error(); got != "spec.ports: a; spec.ports.x: b; spec.ports[0]: c" {

@@ -38,8 +38,6 @@ type Delivery struct {
 
 // Timing of deliveries.
 const (
-	// AttemptTimeout bounds one attempt.
-	AttemptTimeout = 10 * time.Second
 	// FirstRetry and MaxRetry bound the wait between two attempts, which doubles from one to the other.
 	FirstRetry = time.Second
 	MaxRetry   = 5 * time.Minute
@@ -73,11 +71,24 @@ func (a *Activities) Deliver(ctx context.Context, d Delivery) (bellhop.Receipt, 
 	now := time.Now().UTC()
 	past := remember(ctx)
 	result := a.attempt(ctx, d)
-	if !result.Untried {
-		past.Attempts++
-		if past.FirstAttemptAt.IsZero() {
-			past.FirstAttemptAt = now
+	metrics := activity.GetMetricsHandler(ctx).WithTags(map[string]string{"target": d.Callback.Target})
+	metrics.WithTags(map[string]string{"verdict": string(result.Verdict)}).Counter("bellhop_callback_attempts").Inc(1)
+	why := ""
+	if result.Err != nil {
+		why = bellhop.Scrub(result.Err.Error(), d.Callback.Secrets())
+	}
+	if result.Verdict == bridge.Untried {
+		if past.LastError == "" { // why an attempt failed says more
+			past.LastError = why
 		}
+		return bellhop.Receipt{}, again(ctx, result, past)
+	}
+	past.Attempts++
+	if past.FirstAttemptAt.IsZero() {
+		past.FirstAttemptAt = now
+	}
+	if why != "" {
+		past.LastError = why
 	}
 	receipt := bellhop.Receipt{
 		Target:         d.Callback.Target,
@@ -85,15 +96,6 @@ func (a *Activities) Deliver(ctx context.Context, d Delivery) (bellhop.Receipt, 
 		Attempts:       past.Attempts,
 		LastError:      past.LastError,
 		FirstAttemptAt: past.FirstAttemptAt,
-	}
-	metrics := activity.GetMetricsHandler(ctx).WithTags(map[string]string{"target": d.Callback.Target})
-	verdict := string(result.Verdict)
-	if result.Untried {
-		verdict = "untried"
-	}
-	metrics.WithTags(map[string]string{"verdict": verdict}).Counter("bellhop_callback_attempts").Inc(1)
-	if result.Err != nil && (!result.Untried || receipt.LastError == "") { // why an attempt failed says more
-		receipt.LastError = bellhop.Scrub(result.Err.Error(), d.Callback.Secrets())
 	}
 	switch result.Verdict {
 	case bridge.Acknowledged:
@@ -108,11 +110,8 @@ func (a *Activities) Deliver(ctx context.Context, d Delivery) (bellhop.Receipt, 
 	case bridge.Undeliverable:
 		receipt.State = bellhop.ReceiptUndeliverable
 	case bridge.Retry, bridge.Blocked:
-		past.LastError = receipt.LastError
 		past.Unknown = past.Unknown || result.Unknown
-		past.Ended = activity.GetInfo(ctx).Attempt
-		activity.RecordHeartbeat(ctx, past)
-		return bellhop.Receipt{}, again(result, past, activity.GetInfo(ctx).Attempt)
+		return bellhop.Receipt{}, again(ctx, result, past)
 	default:
 		return bellhop.Receipt{}, fmt.Errorf("target %s answered with an unknown verdict %q", d.Callback.Target, result.Verdict)
 	}
@@ -176,7 +175,7 @@ func (a *Activities) attempt(ctx context.Context, d Delivery) bridge.Result {
 			return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout(ctx))
+	ctx, cancel := withLastWord(ctx)
 	defer cancel()
 	return target.Deliver(ctx, d.Callback.Address, bridge.Message{
 		ID:        d.CallbackID,
@@ -192,36 +191,43 @@ func (a *Activities) attempt(ctx context.Context, d Delivery) bridge.Result {
 // nothing, and would be missing in the receipt.
 const lastWord = 500 * time.Millisecond
 
-func attemptTimeout(ctx context.Context) time.Duration {
+func withLastWord(ctx context.Context) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
-		return AttemptTimeout
+		return ctx, func() {}
 	}
-	remaining := time.Until(deadline)
-	return min(AttemptTimeout, remaining-min(lastWord, remaining/2))
+	return context.WithDeadline(ctx, deadline.Add(-min(lastWord, time.Until(deadline)/2)))
 }
 
-// again makes the error upon which Temporal repeats the attempt, with our own delay: the server's backoff has no
-// jitter, and a thousand callbacks that failed together must not come back together. One that was not tried waits longer
-// each time as well, by Temporal's count: the target is no better off for being asked after.
-func again(result bridge.Result, past memory, attempt int32) error {
-	delay := MaxRetry
-	kind := ErrorBlocked
-	if result.Verdict == bridge.Retry {
-		kind = ErrorDelivering
-		tries := past.Attempts
-		if result.Untried {
-			tries = int(attempt)
-		}
-		delay = FirstRetry << min(max(tries-1, 0), 16)
-		delay = min(delay, MaxRetry)
+// again leaves what is known for the next attempt, and makes the error upon which Temporal makes it. One that was not
+// tried waits longer each time as well, by Temporal's count: the target is no better off for being asked after.
+func again(ctx context.Context, result bridge.Result, past memory) error {
+	past.Ended = activity.GetInfo(ctx).Attempt
+	activity.RecordHeartbeat(ctx, past)
+	kind, tries := ErrorDelivering, past.Attempts
+	switch result.Verdict { //nolint:exhaustive // with the others it is not made again
+	case bridge.Untried:
+		tries = int(past.Ended)
+	case bridge.Blocked:
+		kind, tries = ErrorBlocked, maxDoublings
 	}
-	delay = delay*4/5 + rand.N(delay*2/5+1) //nolint:gosec // spreading load needs no unpredictable numbers
-	delay = max(delay, min(result.RetryAfter, MaxRetryAfter))
-	return temporal.NewApplicationErrorWithOptions(past.LastError, kind, temporal.ApplicationErrorOptions{
-		NextRetryDelay: delay,
+	delay := min(FirstRetry<<min(tries-1, maxDoublings), MaxRetry)
+	least := min(result.RetryAfter, MaxRetryAfter)
+	return repeat(kind, past.LastError, max(delay*4/5, least), max(delay*6/5, least),
+		memory{FirstAttemptAt: past.FirstAttemptAt, Attempts: past.Attempts, Unknown: past.Unknown})
+}
+
+// maxDoublings of FirstRetry are more than MaxRetry.
+const maxDoublings = 16
+
+// repeat makes the error upon which Temporal repeats an activity after a time between least and most. Our own time,
+// since the server's backoff has no jitter: a thousand callbacks that failed together must not come back together. It
+// is nothing to alarm anybody.
+func repeat(kind, why string, least, most time.Duration, details ...any) error {
+	return temporal.NewApplicationErrorWithOptions(why, kind, temporal.ApplicationErrorOptions{
+		NextRetryDelay: least + rand.N(most-least+1), //nolint:gosec // spreading load needs no unpredictable numbers
 		Category:       temporal.ApplicationErrorCategoryBenign,
-		Details:        []any{memory{FirstAttemptAt: past.FirstAttemptAt, Attempts: past.Attempts, Unknown: past.Unknown}},
+		Details:        details,
 	})
 }
 

@@ -3,11 +3,9 @@ package activities
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"go.temporal.io/sdk/activity"
-	"go.temporal.io/sdk/temporal"
 
 	"bellhop"
 	"bellhop/bridge"
@@ -43,14 +41,9 @@ func (a *Activities) Heartbeat(ctx context.Context, callback bellhop.Callback) (
 	switch result.Verdict {
 	case bridge.Closed, bridge.Undeliverable:
 		return Abandoned{Reason: why}, nil
-	case bridge.Retry:
+	case bridge.Retry, bridge.Untried:
 		delay = max(every/4, min(result.RetryAfter, every))
 	case bridge.Acknowledged, bridge.Accepted, bridge.Blocked:
 	}
-	// Never later than promised.
-	delay -= rand.N(delay/10 + 1) //nolint:gosec // spreading load needs no unpredictable numbers
-	return Abandoned{}, temporal.NewApplicationErrorWithOptions(why, ErrorBeating, temporal.ApplicationErrorOptions{
-		NextRetryDelay: delay,
-		Category:       temporal.ApplicationErrorCategoryBenign,
-	})
+	return Abandoned{}, repeat(ErrorBeating, why, delay*9/10, delay) // never later than promised
 }

@@ -75,6 +75,8 @@ const (
 	Closed Verdict = "closed"
 	// Retry: try again later.
 	Retry Verdict = "retry"
+	// Untried: try later. No attempt was made, since the target is spared: it is [Guard]'s answer, never a target's.
+	Untried Verdict = "untried"
 	// Blocked: an operator must act first: a permission, a namespace or a service is missing.
 	Blocked Verdict = "blocked"
 	// Undeliverable: never again, whatever came before: the address or the message is refused.
@@ -86,8 +88,6 @@ type Result struct {
 	Verdict Verdict
 	// Caller says of Retry that it is this caller who cannot be reached now, and nothing of others at the target.
 	Caller bool
-	// Untried says of Retry that no attempt was made: the target is spared, see [Guard].
-	Untried bool
 	// Unknown says of Retry, Blocked or Closed that this very attempt may have reached the caller all the same: the
 	// connection broke or the time was up before an answer came.
 	Unknown bool

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/sony/gobreaker/v2"
@@ -25,8 +24,24 @@ type Limits struct {
 	// a target of type stepfunctions 300, the quota of AWS's smaller regions.
 	PerSecond float64 `json:"per_second"`
 	// Tenants are those whose operations may name the target in a callback. Default: all.
-	Tenants []string `json:"tenants"`
+	Tenants Tenants `json:"tenants"`
 }
+
+// Check says what is wrong with the limits, as [bellhop.Faults].
+func (l Limits) Check() error {
+	var faults bellhop.Faults
+	if l.Concurrency < 0 {
+		faults.Add("concurrency", "must be at least 1, or be left out")
+	}
+	if l.PerSecond < 0 {
+		faults.Add("per_second", "must not be negative")
+	}
+	faults.Note("tenants", l.Tenants.Check())
+	return faults.Err()
+}
+
+// AttemptTimeout bounds one call to a target.
+const AttemptTimeout = 10 * time.Second
 
 const (
 	// tripAfter is how many calls in a row must find a target out of order until it is spared.
@@ -39,10 +54,10 @@ const (
 )
 
 // Guarded is a target with a circuit breaker and limits. A call that it does not let through is answered at once with
-// Retry and Untried, so that it takes no place from the calls to other targets.
+// Untried, so that it takes no place from the calls to other targets.
 type Guarded struct {
 	target  Target
-	tenants []string
+	tenants Tenants
 	slots   *semaphore.Weighted
 	rate    *rate.Limiter
 	breaker *gobreaker.TwoStepCircuitBreaker[Result]
@@ -59,6 +74,7 @@ func Guard(target Target, limits Limits, spared func(bool)) *Guarded {
 		MaxRequests: 1,
 		Timeout:     spareFor,
 		ReadyToTrip: func(counts gobreaker.Counts) bool { return counts.ConsecutiveFailures >= tripAfter },
+		IsExcluded:  func(err error) bool { return errors.Is(err, errHurried) },
 	}
 	if spared != nil {
 		settings.OnStateChange = func(_ string, from, to gobreaker.State) {
@@ -79,7 +95,7 @@ func Guard(target Target, limits Limits, spared func(bool)) *Guarded {
 // Serves says whether the operations of a tenant may name a target in a callback.
 func Serves(target Target, tenant string) bool {
 	guarded, ok := target.(*Guarded)
-	return !ok || len(guarded.tenants) == 0 || slices.Contains(guarded.tenants, tenant)
+	return !ok || guarded.tenants.Include(tenant)
 }
 
 // Check is the target's.
@@ -87,7 +103,7 @@ func (g *Guarded) Check(callback bellhop.Callback) error { return g.target.Check
 
 // Deliver is the target's, if it may be called now.
 func (g *Guarded) Deliver(ctx context.Context, address json.RawMessage, m Message) Result {
-	return g.call(ctx, func() Result { return g.target.Deliver(ctx, address, m) })
+	return g.call(ctx, func(ctx context.Context) Result { return g.target.Deliver(ctx, address, m) })
 }
 
 // Heartbeat is the target's, if it may be called now.
@@ -96,7 +112,7 @@ func (g *Guarded) Heartbeat(ctx context.Context, address json.RawMessage) Result
 	if !ok {
 		return Result{Verdict: Blocked, Err: errors.New("the target's engine knows no heartbeats")}
 	}
-	return g.call(ctx, func() Result { return heartbeater.Heartbeat(ctx, address) })
+	return g.call(ctx, func(ctx context.Context) Result { return heartbeater.Heartbeat(ctx, address) })
 }
 
 // Heartbeats says whether a target's engine knows heartbeats.
@@ -108,7 +124,11 @@ func Heartbeats(target Target) bool {
 	return ok
 }
 
-func (g *Guarded) call(ctx context.Context, call func() Result) Result {
+// errHurried is what the breaker hears of a call that had to end before the target had its time: by a deadline that a
+// caller chose, or because the worker stops. It says nothing of the target, good or bad.
+var errHurried = errors.New("the target was not given its time")
+
+func (g *Guarded) call(ctx context.Context, call func(context.Context) Result) Result {
 	const spared = "the target is out of order and is spared for a while"
 	if g.breaker.State() == gobreaker.StateOpen { // first of all: what is refused uses up no rate
 		return untried(0, spared)
@@ -129,10 +149,15 @@ func (g *Guarded) call(ctx context.Context, call func() Result) Result {
 		var broken error
 		if result.Verdict == Retry && !result.Caller {
 			broken = result.Err
+			if ctx.Err() != nil {
+				broken = errHurried
+			}
 		}
 		done(broken)
 	}()
-	result = call()
+	attempt, cancel := context.WithTimeout(ctx, AttemptTimeout)
+	defer cancel()
+	result = call(attempt)
 	return result
 }
 
@@ -157,5 +182,5 @@ func (g *Guarded) turn(ctx context.Context) time.Duration {
 }
 
 func untried(after time.Duration, why string) Result {
-	return Result{Verdict: Retry, Untried: true, RetryAfter: after, Err: fmt.Errorf("not tried: %s", why)}
+	return Result{Verdict: Untried, RetryAfter: after, Err: fmt.Errorf("not tried: %s", why)}
 }

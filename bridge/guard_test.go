@@ -45,12 +45,12 @@ func TestTargetOutOfOrderIsSpared(t *testing.T) {
 		guarded := bridge.Guard(target, bridge.Limits{Concurrency: 10}, func(spared bool) { told = append(told, spared) })
 		ring := func() bridge.Result { return guarded.Deliver(t.Context(), nil, bridge.Message{}) }
 		for range 5 {
-			if result := ring(); result.Untried || !result.Unknown {
+			if result := ring(); result.Verdict != bridge.Retry || !result.Unknown {
 				t.Fatalf("an attempt that was made is answered %+v", result)
 			}
 		}
 		for range 100 {
-			if result := ring(); !result.Untried || result.Unknown || result.Verdict != bridge.Retry || result.Err == nil {
+			if result := ring(); result.Verdict != bridge.Untried || result.Unknown || result.Err == nil {
 				t.Fatalf("an attempt that was spared is answered %+v", result)
 			}
 		}
@@ -85,11 +85,56 @@ func TestOnlyATargetOutOfOrderIsSpared(t *testing.T) {
 		}}
 		guarded := bridge.Guard(target, bridge.Limits{Concurrency: 10}, nil)
 		for range 20 {
-			if result := guarded.Deliver(t.Context(), nil, bridge.Message{}); result.Verdict != verdict || result.Untried {
+			if result := guarded.Deliver(t.Context(), nil, bridge.Message{}); result.Verdict != verdict {
 				t.Fatalf("%s became %+v", verdict, result)
 			}
 		}
 	}
+}
+
+// slow is a target that answers nothing until the time for it is up.
+type slow struct{ scripted }
+
+func (s *slow) Deliver(ctx context.Context, _ json.RawMessage, _ bridge.Message) bridge.Result {
+	s.calls.Add(1)
+	<-ctx.Done()
+	return bridge.Result{Verdict: bridge.Retry, Unknown: true, Err: ctx.Err()}
+}
+
+// A tenant whose callbacks have deadlines of a second must not shut the others out of a target that takes two.
+func TestWhoIsInAHurrySparesNobodyATarget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		target := &slow{}
+		guarded := bridge.Guard(target, bridge.Limits{Concurrency: 10}, nil)
+		ring := func(within time.Duration) (bridge.Verdict, time.Duration) {
+			ctx, cancel := context.WithTimeout(t.Context(), within)
+			defer cancel()
+			began := time.Now()
+			return guarded.Deliver(ctx, nil, bridge.Message{}).Verdict, time.Since(began)
+		}
+		for range 20 {
+			if verdict, _ := ring(time.Second); verdict != bridge.Retry {
+				t.Fatalf("a call in a hurry is answered %s", verdict)
+			}
+		}
+		for range 5 {
+			if verdict, took := ring(time.Hour); verdict != bridge.Retry || took != bridge.AttemptTimeout {
+				t.Fatalf("a call with time is answered %s after %s", verdict, took)
+			}
+		}
+		if verdict, _ := ring(time.Hour); verdict != bridge.Untried {
+			t.Errorf("a target that was given its time and answered nothing is not spared: %s", verdict)
+		}
+		// Nor does a hurried call that finds nothing out bring the target back.
+		time.Sleep(3 * time.Second)
+		ring(time.Second)
+		if verdict, _ := ring(time.Hour); verdict != bridge.Retry {
+			t.Fatalf("the next call shall try the target; it is answered %s", verdict)
+		}
+		if verdict, _ := ring(time.Hour); verdict != bridge.Untried {
+			t.Errorf("a target that answers nothing was taken for one that works again: %s", verdict)
+		}
+	})
 }
 
 func TestBlackHoleTakesNoMoreThanItsPlaces(t *testing.T) {
@@ -103,7 +148,7 @@ func TestBlackHoleTakesNoMoreThanItsPlaces(t *testing.T) {
 		synctest.Wait()
 		before := time.Now()
 		for range 100 {
-			if result := guarded.Deliver(t.Context(), nil, bridge.Message{}); !result.Untried {
+			if result := guarded.Deliver(t.Context(), nil, bridge.Message{}); result.Verdict != bridge.Untried {
 				t.Fatalf("the fourth call at once is answered %+v", result)
 			}
 		}
@@ -126,7 +171,7 @@ func TestCallsPerSecond(t *testing.T) {
 		sent := 0
 		for time.Since(began) < 10*time.Second {
 			result := guarded.Heartbeat(t.Context(), nil) // heartbeats count as well
-			if result.Untried {
+			if result.Verdict == bridge.Untried {
 				time.Sleep(result.RetryAfter)
 				continue
 			}

@@ -180,6 +180,7 @@ func TestFaultRedeliveryDuringBackoff(t *testing.T) {
 func TestFaultReceiverIsKilled(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
+	b.patience = 5 * time.Minute // the pause after an attempt, when many have failed
 	s := b.shop()
 	b.work(b.config(noBackstop, "targets:\n"+s.target("shop", s.URL)))
 	n := count(60, 1000)

@@ -387,8 +387,8 @@ func TestStepFunctionsTasks(t *testing.T) {
 // lossy stands between a worker and the engine. It hands every call on; what becomes of the answer its hook decides.
 type lossy struct {
 	*httptest.Server
-	hook atomic.Pointer[func(action string) fate]
-	// tokens are those that were completed.
+	hook atomic.Pointer[func(action string, again bool) fate]
+	// tokens are those of tasks that were completed, or kept alive.
 	tokens sync.Map
 }
 
@@ -418,13 +418,14 @@ func newLossy(t *testing.T, endpoint string) *lossy {
 		var call struct {
 			TaskToken string `json:"taskToken"`
 		}
+		again := false
 		if json.Unmarshal(body, &call) == nil && call.TaskToken != "" {
-			l.tokens.Store(call.TaskToken, true)
+			_, again = l.tokens.LoadOrStore(call.TaskToken, true)
 		}
 		action := strings.TrimPrefix(r.Header.Get("X-Amz-Target"), "AWSStepFunctions.")
 		decide := passed
 		if hook := l.hook.Load(); hook != nil {
-			decide = (*hook)(action)
+			decide = (*hook)(action, again)
 		}
 		switch decide {
 		case lost:
@@ -438,15 +439,15 @@ func newLossy(t *testing.T, endpoint string) *lossy {
 	return l
 }
 
-// TestStepFunctionsAcknowledgementIsLost completes tasks, loses every first answer, and must neither lose nor double nor
-// misreport one.
+// TestStepFunctionsAcknowledgementIsLost completes tasks, loses the first answer to every other one, and must neither lose
+// nor double nor misreport one.
 func TestStepFunctionsAcknowledgementIsLost(t *testing.T) {
 	t.Parallel()
 	s := setupStates(t)
 	front := newLossy(t, s.engine.Endpoint)
 	var applied atomic.Int64
-	hook := func(action string) fate {
-		if strings.HasPrefix(action, "SendTask") && applied.Add(1)%2 == 1 {
+	hook := func(action string, again bool) fate {
+		if strings.HasPrefix(action, "SendTask") && !again && applied.Add(1)%2 == 1 {
 			return lost
 		}
 		return passed
@@ -478,7 +479,8 @@ func TestStepFunctionsAcknowledgementIsLost(t *testing.T) {
 		}
 		require.Equal(t, 1, strings.Count(s.engine.Events(s.ctx, execution), "ActivitySucceeded"))
 	}
-	require.Positive(t, presumed, "no answer was lost")
+	require.GreaterOrEqual(t, presumed, (n+1)/2, "every answer that was lost leaves a receipt that presumes")
+	t.Logf("%d of %d answers were lost", presumed, n)
 	metrics, err := http.Get("http://" + worker.Listen + "/metrics") //nolint:noctx // a test
 	require.NoError(t, err)
 	text, err := io.ReadAll(metrics.Body)

@@ -18,6 +18,7 @@ import (
 	"bellhop"
 	"bellhop/activities"
 	"bellhop/activities/docker"
+	"bellhop/activities/kubernetes"
 	"bellhop/activities/simulated"
 	"bellhop/bridge"
 	"bellhop/bridge/httpapi"
@@ -49,8 +50,8 @@ type Config struct {
 	// Restate serves the Restate service Compute, by which Restate starts operations. Default: not served.
 	Restate *restate.ComputeConfig `json:"restate"`
 	// Nexus serves the Nexus service Compute, by which Temporal workflows in other namespaces start operations, on the
-	// task queue. Default false.
-	Nexus bool `json:"nexus"`
+	// task queue. Default: not served.
+	Nexus *NexusConfig `json:"nexus"`
 	// Backstop is how often an operation that waits is observed although no watcher said anything.
 	Backstop BackstopConfig `json:"backstop"`
 	// Limits bound what the worker takes on at once.
@@ -71,6 +72,12 @@ type Config struct {
 
 // APIConfig is how the API is served.
 type APIConfig = httpapi.Config
+
+// NexusConfig serves the Nexus service Compute.
+type NexusConfig struct {
+	// Tenants are those whose operations may be started, polled and cancelled. Default: all.
+	Tenants bridge.Tenants `json:"tenants"`
+}
 
 // BackstopConfig says how often an operation that waits is observed although no watcher said anything.
 type BackstopConfig struct {
@@ -189,6 +196,9 @@ func (c *Config) check(faults *bellhop.Faults) {
 			faults.Add("restate.target", "must be the name of a target of type restate; %q is none", c.Restate.Target)
 		}
 	}
+	if c.Nexus != nil {
+		faults.Note("nexus.tenants", c.Nexus.Tenants.Check())
+	}
 	if c.Backstop.First < bellhop.Duration(time.Second) {
 		faults.Add("backstop.first", "must be at least 1s")
 	}
@@ -241,7 +251,6 @@ func (c *Config) check(faults *bellhop.Faults) {
 
 // TemporalTarget is an entry under targets of type temporal.
 type TemporalTarget struct {
-	Type string `json:"type"`
 	// Namespace is where the callers' workflows live. Default: the worker's own.
 	Namespace string `json:"namespace"`
 	// Profile names a profile of temporal.toml for another connection than the worker's own. Default: none.
@@ -283,14 +292,15 @@ func (c *Config) build() (*parts, error) {
 		if err := bellhop.CheckName(name); err != nil {
 			faults.Add(path, "the name %s", err)
 		}
-		made.addProvider(name, c.Providers[name], path, &faults)
+		faults.Note(path, made.addProvider(name, c.Providers[name]))
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Targets)) {
 		path := "targets." + name
 		if err := bellhop.CheckName(name); err != nil {
 			faults.Add(path, "the name %s", err)
 		}
-		made.addTarget(name, c.Targets[name], path, &faults)
+		faults.Note(path, made.addTarget(name, c.Targets[name]))
+		faults.Note(path, made.limits[name].Check())
 	}
 	for i, activity := range c.StepFunctionsActivities {
 		path := fmt.Sprintf("step_functions_activities[%d]", i)
@@ -309,144 +319,114 @@ func (c *Config) build() (*parts, error) {
 	return made, nil
 }
 
+// typed is what every entry under providers and targets says.
+type typed struct {
+	Type string `json:"type"`
+}
+
 // kind reads the type of an entry, whatever else is in it.
 func kind(raw json.RawMessage) string {
-	var entry struct {
-		Type string `json:"type"`
-	}
+	var entry typed
 	_ = json.Unmarshal(raw, &entry) //nolint:errcheck // what is wrong with it is reported with the type's own fields
 	return entry.Type
 }
 
-func (p *parts) addProvider(name string, raw json.RawMessage, path string, faults *bellhop.Faults) {
+func (p *parts) addProvider(name string, raw json.RawMessage) error {
 	switch kind(raw) {
 	case "simulated":
-		var entry struct {
-			Type string `json:"type"`
-			simulated.Config
-		}
-		if faults.Note(path, bellhop.DecodeStrict(raw, &entry)) {
-			return
-		}
-		if entry.Path == "" {
-			var err error
-			if entry.Path, err = simulatedPath(); faults.Note(path+".path", err) {
-				return
-			}
-		}
-		provider, err := simulated.New(entry.Config)
-		if faults.Note(path, err) {
-			return
-		}
-		p.closers = append(p.closers, provider.Close)
-		p.providers[name] = provider
+		return openProvider(p, name, raw, newSimulated)
 	case "docker":
-		var entry struct {
-			Type string `json:"type"`
-			docker.Config
-		}
-		if faults.Note(path, bellhop.DecodeStrict(raw, &entry)) {
-			return
-		}
-		provider, err := docker.New(entry.Config)
-		if faults.Note(path, err) {
-			return
-		}
-		p.closers = append(p.closers, provider.Close)
-		p.providers[name] = provider
+		return openProvider(p, name, raw, docker.New)
+	case "kubernetes":
+		return openProvider(p, name, raw, kubernetes.New)
 	default:
-		faults.Add(path+".type", `must be "simulated" or "docker"`)
+		return bellhop.Faults{{Path: "type", Problem: `must be "simulated", "docker" or "kubernetes"`}}
 	}
 }
 
-func (p *parts) addTarget(name string, raw json.RawMessage, path string, faults *bellhop.Faults) {
+// closable is a provider that holds something open.
+type closable interface {
+	activities.Provider
+	Close() error
+}
+
+// openProvider makes a provider as its entry says.
+func openProvider[Config any, Provider closable](p *parts, name string, raw json.RawMessage, open func(Config) (Provider, error)) error {
+	var config Config
+	if err := bellhop.DecodeStrict(raw, new(typed), &config); err != nil {
+		return err
+	}
+	provider, err := open(config)
+	if err != nil {
+		return err
+	}
+	p.closers = append(p.closers, provider.Close)
+	p.providers[name] = provider
+	return nil
+}
+
+func (p *parts) addTarget(name string, raw json.RawMessage) error {
+	var limits bridge.Limits
 	switch kind(raw) {
 	case "temporal":
-		var entry struct {
-			TemporalTarget
-			bridge.Limits
-		}
-		if faults.Note(path, bellhop.DecodeStrict(raw, &entry)) {
-			return
-		}
-		p.temporal[name] = entry.TemporalTarget
-		p.limit(name, entry.Limits, path, faults)
+		var entry TemporalTarget
+		err := p.readTarget(name, raw, limits, &entry)
+		p.temporal[name] = entry
+		return err
 	case "restate":
-		var entry struct {
-			Type string `json:"type"`
-			restate.Config
-			bridge.Limits
-		}
-		if faults.Note(path, bellhop.DecodeStrict(raw, &entry)) {
-			return
-		}
-		target, err := restate.New(entry.Config)
-		if faults.Note(path, err) {
-			return
-		}
-		p.targets[name] = target
-		p.limit(name, entry.Limits, path, faults)
+		return openTarget(p, name, raw, limits, restate.New)
 	case "stepfunctions":
-		var entry struct {
-			Type string `json:"type"`
-			stepfunctions.Config
-			bridge.Limits
-		}
-		entry.PerSecond = stepfunctions.DefaultPerSecond
-		if faults.Note(path, bellhop.DecodeStrict(raw, &entry)) {
-			return
-		}
-		target, err := stepfunctions.New(entry.Config)
-		if faults.Note(path, err) {
-			return
-		}
-		p.targets[name] = target
-		p.limit(name, entry.Limits, path, faults)
+		limits.PerSecond = stepfunctions.DefaultPerSecond
+		return openTarget(p, name, raw, limits, stepfunctions.New)
 	case "webhook":
-		var entry struct {
-			Type string `json:"type"`
-			webhook.Config
-			bridge.Limits
-		}
-		if faults.Note(path, bellhop.DecodeStrict(raw, &entry)) {
-			return
-		}
-		target, err := webhook.New(entry.Config)
-		if faults.Note(path, err) {
-			return
-		}
-		p.targets[name] = target
-		p.limit(name, entry.Limits, path, faults)
+		return openTarget(p, name, raw, limits, webhook.New)
 	default:
-		faults.Add(path+".type", `must be "temporal", "stepfunctions", "restate" or "webhook"`)
+		return bellhop.Faults{{Path: "type", Problem: `must be "temporal", "stepfunctions", "restate" or "webhook"`}}
 	}
 }
 
-func (p *parts) limit(name string, limits bridge.Limits, path string, faults *bellhop.Faults) {
-	if limits.Concurrency < 0 {
-		faults.Add(path+".concurrency", "must be at least 1, or be left out")
+// openTarget makes a target as its entry says; limits are the defaults for its type.
+func openTarget[Config any, Target bridge.Target](p *parts, name string, raw json.RawMessage, limits bridge.Limits,
+	open func(Config) (Target, error),
+) error {
+	var config Config
+	if err := p.readTarget(name, raw, limits, &config); err != nil {
+		return err
 	}
-	if limits.PerSecond < 0 {
-		faults.Add(path+".per_second", "must not be negative")
+	target, err := open(config)
+	if err != nil {
+		return err
 	}
-	for i, tenant := range limits.Tenants {
-		faults.Note(fmt.Sprintf("%s.tenants[%d]", path, i), bellhop.CheckName(tenant))
-	}
+	p.targets[name] = target
+	return nil
+}
+
+// readTarget reads an entry's own configuration and its limits.
+func (p *parts) readTarget(name string, raw json.RawMessage, limits bridge.Limits, config any) error {
+	err := bellhop.DecodeStrict(raw, new(typed), config, &limits)
 	if limits.Concurrency == 0 {
 		limits.Concurrency = p.share
 	}
 	p.limits[name] = limits
+	return err
 }
 
-// simulatedPath is where the simulated provider keeps its state by default: one file for all workers of a user.
+// newSimulated gives the simulated provider its file: by default one for all workers of a user.
+func newSimulated(config simulated.Config) (*simulated.Provider, error) {
+	if config.Path == "" {
+		var err error
+		if config.Path, err = simulatedPath(); err != nil {
+			return nil, bellhop.Faults{{Path: "path", Problem: fmt.Sprintf("is required: %s", err)}}
+		}
+	}
+	return simulated.New(config)
+}
+
 func simulatedPath() (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
-		return "", fmt.Errorf("is required: %w", err)
+		return "", err
 	}
 	folder := filepath.Join(cache, "bellhop")
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return "", fmt.Errorf("is required: %w", err)
-	}
-	return filepath.Join(folder, "simulated.db"), nil
+	return filepath.Join(folder, "simulated.db"), os.MkdirAll(folder, 0o700)
 }

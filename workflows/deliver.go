@@ -13,6 +13,7 @@ import (
 
 	"bellhop"
 	"bellhop/activities"
+	"bellhop/bridge"
 )
 
 // deliveries rings every caller of an operation. Callers are rung in parallel, so that one that cannot be reached
@@ -154,7 +155,7 @@ func (d *deliveries) deliver(ctx workflow.Context, i int, delivery activities.De
 func deliverOptions(callback int, delivery activities.Delivery, priority temporal.Priority) workflow.ActivityOptions {
 	return workflow.ActivityOptions{
 		ActivityID:          ActivityID(callback, delivery.State),
-		StartToCloseTimeout: activities.AttemptTimeout + 5*time.Second,
+		StartToCloseTimeout: bridge.AttemptTimeout + 5*time.Second,
 		RetryPolicy:         &temporal.RetryPolicy{InitialInterval: activities.FirstRetry, MaximumInterval: activities.MaxRetry},
 		Summary:             fmt.Sprintf("ring %s: %s", delivery.Callback.Target, delivery.Event),
 		Priority:            priority,
@@ -204,7 +205,7 @@ func (d *deliveries) beatOptions(ctx workflow.Context, i int) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		ActivityID: HeartbeatID(i),
 		// The beat of a worker that died is missed, and repeated while the caller still has patience.
-		StartToCloseTimeout: min(time.Duration(callback.Heartbeat), activities.AttemptTimeout),
+		StartToCloseTimeout: min(time.Duration(callback.Heartbeat), bridge.AttemptTimeout),
 		RetryPolicy:         &temporal.RetryPolicy{InitialInterval: 100 * time.Millisecond, BackoffCoefficient: 1},
 		Summary:             "heartbeat " + callback.Target,
 		Priority:            d.o.priority(),

@@ -281,16 +281,7 @@ func (o *operation) askOptions(ctx workflow.Context, within time.Duration) workf
 
 // priority shares the workers fairly between tenants, where the server does so.
 func (o *operation) priority() temporal.Priority {
-	return temporal.Priority{FairnessKey: sound(o.TenantID)}
-}
-
-// sound is name if it is one, else empty: what breaks the rules may be too long for Temporal, which then refuses the
-// whole workflow task, again and again, so that nobody is told what is wrong.
-func sound(name string) string {
-	if bellhop.CheckName(name) != nil {
-		return ""
-	}
-	return name
+	return temporal.Priority{FairnessKey: bellhop.SoundName(o.TenantID)}
 }
 
 // wait waits until an observation ends the operation: a watcher's signal, or our own look when none came for a while.
@@ -475,12 +466,15 @@ func (o *operation) conclude(ctx workflow.Context, end ending) {
 // then search finds it in the state before.
 const publishAfter = 10 * time.Second
 
+// SummaryPublish is the summary of the timer that measures it: by then the operation has reached its last state.
+const SummaryPublish = "publish the state"
+
 // close waits until every callback is settled and ends the workflow as the operation ended.
 func (o *operation) close(ctx workflow.Context) (bellhop.Outcome, error) {
 	detached, _ := workflow.NewDisconnectedContext(ctx)
 	if o.sparing && o.deliveries.open > 0 {
 		// As in wait, the timer is left to itself.
-		late := workflow.NewTimerWithOptions(detached, publishAfter, workflow.TimerOptions{Summary: "publish the state"})
+		late := workflow.NewTimerWithOptions(detached, publishAfter, workflow.TimerOptions{Summary: SummaryPublish})
 		if err := workflow.Await(detached, func() bool { return o.deliveries.open == 0 || late.IsReady() }); err != nil {
 			return bellhop.Outcome{}, err
 		}

@@ -93,9 +93,9 @@ func (o *operation) publish(ctx workflow.Context) {
 			updates = append(updates, key.ValueSet(value))
 		}
 	}
-	set(Tenant, sound(o.TenantID))
-	set(Resource, sound(o.Resource))
-	set(Provider, sound(o.Provider))
+	set(Tenant, bellhop.SoundName(o.TenantID))
+	set(Resource, bellhop.SoundName(o.Resource))
+	set(Provider, bellhop.SoundName(o.Provider))
 	_, told := known.GetKeyword(State)
 	if !told && !o.sparing || o.status.State == bellhop.Running || o.status.State.Terminal() {
 		set(State, string(o.status.State))

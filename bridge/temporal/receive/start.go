@@ -82,13 +82,13 @@ func (in *Inbox) start(ctx workflow.Context, op bellhop.Operation) error {
 		WorkflowIDReusePolicy: enumspb.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
 		ParentClosePolicy:     enumspb.PARENT_CLOSE_POLICY_ABANDON,
 		TypedSearchAttributes: temporal.NewSearchAttributes(
-			searchTenant.ValueSet(sound(op.TenantID)),
-			searchResource.ValueSet(sound(op.Resource)),
-			searchProvider.ValueSet(sound(op.Provider)),
+			searchTenant.ValueSet(bellhop.SoundName(op.TenantID)),
+			searchResource.ValueSet(bellhop.SoundName(op.Resource)),
+			searchProvider.ValueSet(bellhop.SoundName(op.Provider)),
 			searchState.ValueSet(string(bellhop.Pending)),
 		),
 		StaticSummary: fmt.Sprintf("%s %s/%s on %s", op.Verb, op.TenantID, op.Resource, op.Provider),
-		Priority:      temporal.Priority{FairnessKey: sound(op.TenantID)},
+		Priority:      temporal.Priority{FairnessKey: bellhop.SoundName(op.TenantID)},
 	})
 	future := workflow.ExecuteChildWorkflow(plain(ctx), typeName, op)
 	switch err := future.GetChildWorkflowExecution().Get(ctx, nil); {
@@ -99,15 +99,6 @@ func (in *Inbox) start(ctx workflow.Context, op bellhop.Operation) error {
 	}
 	in.children[op.ID] = &child{Operation: op, end: future}
 	return nil
-}
-
-// sound is a name if it is one, else empty: one that breaks the rules may be too long for Temporal, which would refuse
-// this workflow's task over it, for ever. The operation itself tells what is wrong.
-func sound(name string) string {
-	if bellhop.CheckName(name) != nil {
-		return ""
-	}
-	return name
 }
 
 // plain makes what is said to bellhop plain JSON: it does not have this workflow's converter, nor its keys.
