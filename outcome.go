@@ -61,6 +61,7 @@ type ResourceIDs struct {
 
 	Namespace  string   `json:"namespace,omitempty"`
 	Deployment string   `json:"deployment,omitempty"`
+	Job        string   `json:"job,omitempty"`
 	PodNames   []string `json:"pod_names,omitempty"`
 
 	SimulatedIDs []string `json:"simulated_ids,omitempty"`

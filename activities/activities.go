@@ -29,6 +29,8 @@ type Activities struct {
 	Backstop Backstop
 	// Waiters are told what watches observe.
 	Waiters Waiters
+	// Records tell whose it is what stands at a provider.
+	Records Records
 }
 
 // Backstop is how often an operation that waits is observed although no watcher said anything: first after First,

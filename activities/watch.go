@@ -41,7 +41,7 @@ func (a *Activities) Watch(ctx context.Context, provider string, within time.Dur
 		// Another worker may have it.
 		return temporal.NewApplicationErrorWithOptions(
 			fmt.Sprintf("provider %q is not configured at this worker; configured are %s", provider, names(a.Providers)),
-			"NOT_CONFIGURED", temporal.ApplicationErrorOptions{NextRetryDelay: 5 * time.Second})
+			ErrorNotConfigured, temporal.ApplicationErrorOptions{NextRetryDelay: 5 * time.Second})
 	}
 	ctx, stop := beat(ctx)
 	defer stop()

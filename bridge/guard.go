@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/sony/gobreaker/v2"
@@ -25,7 +24,7 @@ type Limits struct {
 	// a target of type stepfunctions 300, the quota of AWS's smaller regions.
 	PerSecond float64 `json:"per_second"`
 	// Tenants are those whose operations may name the target in a callback. Default: all.
-	Tenants []string `json:"tenants"`
+	Tenants Tenants `json:"tenants"`
 }
 
 // Check says what is wrong with the limits, as [bellhop.Faults].
@@ -37,9 +36,7 @@ func (l Limits) Check() error {
 	if l.PerSecond < 0 {
 		faults.Add("per_second", "must not be negative")
 	}
-	for i, tenant := range l.Tenants {
-		faults.Note(fmt.Sprintf("tenants[%d]", i), bellhop.CheckName(tenant))
-	}
+	faults.Note("tenants", l.Tenants.Check())
 	return faults.Err()
 }
 
@@ -60,7 +57,7 @@ const (
 // Untried, so that it takes no place from the calls to other targets.
 type Guarded struct {
 	target  Target
-	tenants []string
+	tenants Tenants
 	slots   *semaphore.Weighted
 	rate    *rate.Limiter
 	breaker *gobreaker.TwoStepCircuitBreaker[Result]
@@ -98,7 +95,7 @@ func Guard(target Target, limits Limits, spared func(bool)) *Guarded {
 // Serves says whether the operations of a tenant may name a target in a callback.
 func Serves(target Target, tenant string) bool {
 	guarded, ok := target.(*Guarded)
-	return !ok || len(guarded.tenants) == 0 || slices.Contains(guarded.tenants, tenant)
+	return !ok || guarded.tenants.Include(tenant)
 }
 
 // Check is the target's.

@@ -12,6 +12,7 @@ import (
 	enumspb "go.temporal.io/api/enums/v1"
 	failurepb "go.temporal.io/api/failure/v1"
 	historypb "go.temporal.io/api/history/v1"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 
@@ -23,16 +24,16 @@ import (
 // past is what the history of an operation's workflow tells of it: what the workflow itself would answer, without a
 // worker that replays it.
 type past struct {
-	id   string
-	verb bellhop.Verb
-	// input is what the workflow was started with.
-	input []byte
+	// op is what was asked for.
+	op bellhop.Operation
 	// transitions are the states that were reached, the last one excepted.
 	transitions []bellhop.Transition
 	// seen is what was observed of the resource, ids and endpoints as they were last known.
 	seen bellhop.Observation
-	// receipts are the callbacks that were begun to be delivered, by index.
-	receipts map[int]bellhop.Receipt
+	// receipts are the callbacks that were begun to be delivered, by index, and deliveries what was last sent: nil where it
+	// cannot be read. Unknown says there that it was given up and may have arrived all the same.
+	receipts   map[int]bellhop.Receipt
+	deliveries map[int]*activities.Delivery
 	// gone are the callbacks whose caller was found to wait no longer, with what the receipt says of it.
 	gone map[int]string
 	// outcome is how the operation ended, as it is told to callbacks that ask for it; nil while it is not.
@@ -49,9 +50,12 @@ type past struct {
 }
 
 // read reads the history of an operation's workflow.
-func (c *Client) read(ctx context.Context, id string, verb bellhop.Verb) (*past, error) {
+func (c *Client) read(ctx context.Context, found *workflowservice.DescribeWorkflowExecutionResponse) (*past, error) {
+	info := found.GetWorkflowExecutionInfo()
+	id := info.GetExecution().GetWorkflowId()
 	p := &past{
-		id: id, verb: verb, receipts: map[int]bellhop.Receipt{}, gone: map[int]string{}, began: map[int64]time.Time{},
+		receipts: map[int]bellhop.Receipt{}, deliveries: map[int]*activities.Delivery{},
+		gone: map[int]string{}, began: map[int64]time.Time{},
 		scheduled: map[int64]*historypb.ActivityTaskScheduledEventAttributes{},
 	}
 	events := c.temporal.GetWorkflowHistory(ctx, id, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
@@ -59,6 +63,11 @@ func (c *Client) read(ctx context.Context, id string, verb bellhop.Verb) (*past,
 		event, err := events.Next()
 		if err != nil {
 			return nil, fmt.Errorf("read history of %s: %w", id, notFound(err))
+		}
+		if started := event.GetWorkflowExecutionStartedEventAttributes(); started != nil {
+			//nolint:errcheck // an operation with faults fails and says so
+			p.op, _ = bellhop.ParseOperation(id, workflows.VerbOf(info.GetType().GetName()), info.GetStartTime().AsTime(),
+				firstPayload(started.GetInput()))
 		}
 		p.note(event)
 		p.last = event
@@ -72,7 +81,6 @@ func (c *Client) read(ctx context.Context, id string, verb bellhop.Verb) (*past,
 func (p *past) note(event *historypb.HistoryEvent) {
 	switch event.GetEventType() {
 	case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED:
-		p.input = firstPayload(event.GetWorkflowExecutionStartedEventAttributes().GetInput())
 		p.reach(bellhop.Pending, event.GetEventTime().AsTime())
 	case enumspb.EVENT_TYPE_WORKFLOW_TASK_STARTED:
 		p.began[event.GetEventId()] = event.GetEventTime().AsTime()
@@ -90,15 +98,7 @@ func (p *past) note(event *historypb.HistoryEvent) {
 		attributes := event.GetActivityTaskScheduledEventAttributes()
 		p.scheduled[event.GetEventId()] = attributes
 		if callback, state, ok := workflows.Delivered(attributes.GetActivityId()); ok {
-			p.receipts[callback] = bellhop.Receipt{
-				State:      bellhop.ReceiptDelivering,
-				CallbackID: bellhop.CallbackID(p.id, state),
-			}
-			var delivery activities.Delivery
-			var outcome bellhop.Outcome
-			if state.Terminal() && decode(attributes.GetInput(), &delivery) && json.Unmarshal(delivery.Outcome, &outcome) == nil {
-				p.outcome = &outcome
-			}
+			p.deliver(callback, state, attributes.GetInput())
 		}
 	case enumspb.EVENT_TYPE_ACTIVITY_TASK_COMPLETED:
 		attributes := event.GetActivityTaskCompletedEventAttributes()
@@ -112,9 +112,27 @@ func (p *past) note(event *historypb.HistoryEvent) {
 	case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED:
 		attributes := event.GetWorkflowExecutionSignaledEventAttributes()
 		var seen bellhop.Observation
-		if attributes.GetSignalName() == workflows.SignalObserved && decode(attributes.GetInput(), &seen) && seen.OperationID == p.id {
+		if attributes.GetSignalName() == workflows.SignalObserved && decode(attributes.GetInput(), &seen) && seen.OperationID == p.op.ID {
 			p.see(seen)
 		}
+	}
+}
+
+// deliver notes that a callback began to be delivered.
+func (p *past) deliver(callback int, state bellhop.State, input *commonpb.Payloads) {
+	p.receipts[callback] = bellhop.Receipt{
+		State:      bellhop.ReceiptDelivering,
+		CallbackID: bellhop.CallbackID(p.op.ID, state),
+	}
+	p.deliveries[callback] = nil
+	var delivery activities.Delivery
+	if !decode(input, &delivery) {
+		return
+	}
+	p.deliveries[callback] = &delivery
+	var outcome bellhop.Outcome
+	if state.Terminal() && json.Unmarshal(delivery.Outcome, &outcome) == nil {
+		p.outcome = &outcome
 	}
 }
 
@@ -148,7 +166,7 @@ func (p *past) completed(scheduled *historypb.ActivityTaskScheduledEventAttribut
 		case bellhop.PhasePending, bellhop.PhaseReady:
 			p.taken = true
 		case bellhop.PhaseGone:
-			p.taken = p.verb == bellhop.Delete
+			p.taken = p.op.Verb == bellhop.Delete
 		case bellhop.PhaseFailed, bellhop.PhaseSuperseded:
 		}
 	}
@@ -157,7 +175,7 @@ func (p *past) completed(scheduled *historypb.ActivityTaskScheduledEventAttribut
 
 // see takes an observation over as the workflow does: ids that are known are not lost to an observation that has none.
 func (p *past) see(seen bellhop.Observation) {
-	if seen.ResourceIDs.IsZero() && (seen.Phase != bellhop.PhaseGone || p.verb == bellhop.Delete) {
+	if seen.ResourceIDs.IsZero() && (seen.Phase != bellhop.PhaseGone || p.op.Verb == bellhop.Delete) {
 		seen.ResourceIDs, seen.Endpoints = p.seen.ResourceIDs, p.seen.Endpoints
 	}
 	if seen.Progress == (bellhop.Progress{}) {
@@ -174,7 +192,7 @@ func (p *past) late(scheduled *historypb.ActivityTaskScheduledEventAttributes, f
 	}
 	receipt := bellhop.Receipt{
 		State:      bellhop.ReceiptUndeliverable,
-		CallbackID: bellhop.CallbackID(p.id, state),
+		CallbackID: bellhop.CallbackID(p.op.ID, state),
 		LastError:  "its deadline passed: no answer came",
 	}
 	err := temporal.GetDefaultFailureConverter().FailureToError(failure)
@@ -183,6 +201,9 @@ func (p *past) late(scheduled *historypb.ActivityTaskScheduledEventAttributes, f
 		receipt.LastError = fmt.Sprintf("its deadline passed: %s: %s", last.Type(), last.Message())
 	}
 	p.receipts[callback] = receipt
+	if delivery := p.deliveries[callback]; delivery != nil {
+		delivery.Unknown = activities.MayHaveArrived(err)
+	}
 }
 
 // receipt tells what became of a callback of an operation that reached a state.
@@ -192,35 +213,30 @@ func (p *past) receipt(i int, callback bellhop.Callback, reached bellhop.State) 
 	if why, ok := p.gone[i]; ok {
 		receipt.State, receipt.LastError = bellhop.ReceiptUndeliverable, why
 		if reached.Terminal() {
-			receipt.CallbackID = bellhop.CallbackID(p.id, reached)
+			receipt.CallbackID = bellhop.CallbackID(p.op.ID, reached)
 		}
 		return receipt
 	}
-	endedOtherwise := false
+	last := bellhop.CallbackID(p.op.ID, reached)
 	switch p.last.GetEventType() {
 	case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_TERMINATED, enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_TIMED_OUT:
-		endedOtherwise = true
-	}
-	if endedOtherwise && (receipt.State == bellhop.ReceiptDelivering || !begun && callback.Wants(reached)) {
-		receipt.State = bellhop.ReceiptUndeliverable
-		receipt.CallbackID = bellhop.CallbackID(p.id, reached)
-		receipt.LastError = "the operation's workflow was ended by other means before it was answered"
-		return receipt
-	}
-	if !begun {
-		receipt.State = bellhop.ReceiptPending
-		return receipt
-	}
-	switch p.last.GetEventType() {
+		if receipt.State == bellhop.ReceiptDelivering || !begun && callback.Wants(reached) {
+			receipt.State, receipt.CallbackID = bellhop.ReceiptUndeliverable, last
+			receipt.LastError = "the operation's workflow was ended by other means before it was answered"
+			return receipt
+		}
 	case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED, enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED,
 		enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELED:
-		if last := bellhop.CallbackID(p.id, reached); callback.Wants(reached) && receipt.CallbackID != last {
+		if begun && callback.Wants(reached) && receipt.CallbackID != last {
 			// The state before was delivered too late for this one to be tried.
 			return bellhop.Receipt{
 				Target: callback.Target, State: bellhop.ReceiptUndeliverable, CallbackID: last,
 				LastError: "its deadline passed before it could be tried",
 			}
 		}
+	}
+	if !begun {
+		receipt.State = bellhop.ReceiptPending
 	}
 	return receipt
 }

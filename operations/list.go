@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 
 	"bellhop"
@@ -113,19 +114,24 @@ func (c *Client) page(ctx context.Context, filter bellhop.Filter, limit int, pag
 	}
 	items := make([]bellhop.Item, 0, len(answer.GetExecutions()))
 	for _, info := range answer.GetExecutions() {
-		item := bellhop.Item{
-			OperationID:   info.GetExecution().GetWorkflowId(),
-			OperationType: workflows.VerbOf(info.GetType().GetName()),
-			TenantID:      keyword(info, workflows.Tenant),
-			Resource:      keyword(info, workflows.Resource),
-			Provider:      keyword(info, workflows.Provider),
-			State:         visibleState(info),
-			RequestedAt:   info.GetStartTime().AsTime(),
-		}
-		if info.GetCloseTime() != nil {
-			item.ClosedAt = info.GetCloseTime().AsTime()
-		}
-		items = append(items, item)
+		items = append(items, itemOf(info))
 	}
 	return items, answer.GetNextPageToken(), nil
+}
+
+// itemOf is an operation as Temporal tells of it without its history.
+func itemOf(info *workflowpb.WorkflowExecutionInfo) bellhop.Item {
+	item := bellhop.Item{
+		OperationID:   info.GetExecution().GetWorkflowId(),
+		OperationType: workflows.VerbOf(info.GetType().GetName()),
+		TenantID:      keyword(info.GetSearchAttributes(), workflows.Tenant),
+		Resource:      keyword(info.GetSearchAttributes(), workflows.Resource),
+		Provider:      keyword(info.GetSearchAttributes(), workflows.Provider),
+		State:         visibleState(info),
+		RequestedAt:   info.GetStartTime().AsTime(),
+	}
+	if info.GetCloseTime() != nil {
+		item.ClosedAt = info.GetCloseTime().AsTime()
+	}
+	return item
 }

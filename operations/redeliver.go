@@ -11,7 +11,6 @@ import (
 
 	commonpb "go.temporal.io/api/common/v1"
 	enumspb "go.temporal.io/api/enums/v1"
-	failurepb "go.temporal.io/api/failure/v1"
 	"go.temporal.io/api/serviceerror"
 	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
@@ -33,28 +32,19 @@ func (c *Client) Redeliver(ctx context.Context, id, target string) ([]string, er
 
 // redeliver is Redeliver for an operation that has ended at since or later.
 func (c *Client) redeliver(ctx context.Context, id, target string, since time.Time) ([]string, error) {
-	report, err := c.Status(ctx, id)
+	seen, err := c.look(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	found, err := c.describe(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	if closed(found) { // perhaps only now: what was on its way a moment ago may have arrived
-		if report, err = c.Status(ctx, id); err != nil {
-			return nil, err
-		}
-	}
-	if !report.FinishedAt.IsZero() && report.FinishedAt.Before(since) {
+	if !seen.FinishedAt.IsZero() && seen.FinishedAt.Before(since) {
 		return nil, nil
 	}
 	var rung []string
-	for i, receipt := range report.Callbacks {
+	for i, receipt := range seen.Callbacks {
 		if target != "" && receipt.Target != target {
 			continue
 		}
-		rings, err := c.ring(ctx, found, report.Status, i)
+		rings, err := c.ring(ctx, &seen, i)
 		if err != nil {
 			return rung, fmt.Errorf("redeliver to %s: %w", receipt.Target, err)
 		}
@@ -89,18 +79,24 @@ func (c *Client) RedeliverAll(ctx context.Context, filter bellhop.Filter, target
 }
 
 // ring rings the caller of one callback, unless it has been reached.
-func (c *Client) ring(ctx context.Context, found *workflowservice.DescribeWorkflowExecutionResponse, status bellhop.Status, i int) (bool, error) {
-	id, receipt := status.OperationID, status.Callbacks[i]
+func (c *Client) ring(ctx context.Context, seen *sight, i int) (bool, error) {
+	id, receipt := seen.OperationID, seen.Callbacks[i]
 	if receipt.State.Settled() && receipt.State != bellhop.ReceiptUndeliverable {
 		return false, nil
 	}
-	if rings, err := c.hasten(ctx, id, i, found.GetPendingActivities()); rings || err != nil {
+	if rings, err := c.hasten(ctx, id, i, seen.found.GetPendingActivities()); rings || err != nil {
 		return rings, err
 	}
-	if !closed(found) && receipt.State != bellhop.ReceiptUndeliverable {
+	if !closed(seen.found) && receipt.State != bellhop.ReceiptUndeliverable {
 		return false, nil // its state is not reached, or it has been settled by now
 	}
-	delivery, err := c.givenUp(ctx, status, i)
+	if seen.past == nil {
+		var err error
+		if seen.past, err = c.read(ctx, seen.found); err != nil {
+			return false, err
+		}
+	}
+	delivery, err := seen.givenUp(i)
 	if err != nil || delivery == nil {
 		return false, err
 	}
@@ -117,8 +113,8 @@ func (c *Client) ring(ctx context.Context, found *workflowservice.DescribeWorkfl
 		WorkflowIDReusePolicy:                    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY,
 		WorkflowExecutionErrorWhenAlreadyStarted: true,
 		StaticSummary:                            fmt.Sprintf("ring %s again: %s", receipt.Target, delivery.CallbackID),
-		Priority:                                 temporal.Priority{FairnessKey: status.TenantID},
-		TypedSearchAttributes:                    temporal.NewSearchAttributes(workflows.Tenant.ValueSet(status.TenantID)),
+		Priority:                                 temporal.Priority{FairnessKey: seen.TenantID},
+		TypedSearchAttributes:                    temporal.NewSearchAttributes(workflows.Tenant.ValueSet(seen.TenantID)),
 	}, workflows.RedeliverCallback, i, *delivery)
 	if _, reached := errors.AsType[*serviceerror.WorkflowExecutionAlreadyStarted](err); reached {
 		return false, nil
@@ -154,61 +150,30 @@ func (c *Client) hasten(ctx context.Context, workflowID string, callback int, tr
 // givenUp is the delivery that was given up, as the operation's workflow made it. Where it never came to that, because
 // the caller was found gone before, or the workflow was terminated, it is made of how the operation ended; nil when the
 // caller did not ask for that.
-func (c *Client) givenUp(ctx context.Context, status bellhop.Status, callback int) (*activities.Delivery, error) {
-	var input []byte
-	var delivery *activities.Delivery
-	var last int64 // the event that scheduled it
-	events := c.temporal.GetWorkflowHistory(ctx, status.OperationID, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
-	for events.HasNext() {
-		event, err := events.Next()
-		if err != nil {
-			return nil, fmt.Errorf("read history of %s: %w", status.OperationID, notFound(err))
-		}
-		switch event.GetEventType() {
-		case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED:
-			input = firstPayload(event.GetWorkflowExecutionStartedEventAttributes().GetInput())
-		case enumspb.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
-			scheduled := event.GetActivityTaskScheduledEventAttributes()
-			if i, _, ok := workflows.Delivered(scheduled.GetActivityId()); ok && i == callback {
-				delivery = new(activities.Delivery)
-				if !decode(scheduled.GetInput(), delivery) {
-					return nil, fmt.Errorf("read history of %s: the delivery to callback %d cannot be read", status.OperationID, i)
-				}
-				last = event.GetEventId()
-			}
-		case enumspb.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT:
-			if ended := event.GetActivityTaskTimedOutEventAttributes(); ended.GetScheduledEventId() == last {
-				delivery.Unknown = mayHaveArrived(ended.GetFailure())
-			}
-		case enumspb.EVENT_TYPE_ACTIVITY_TASK_FAILED:
-			if ended := event.GetActivityTaskFailedEventAttributes(); ended.GetScheduledEventId() == last {
-				delivery.Unknown = mayHaveArrived(ended.GetFailure())
-			}
-		}
+func (s *sight) givenUp(callback int) (*activities.Delivery, error) {
+	delivery, begun := s.past.deliveries[callback]
+	if begun && delivery == nil {
+		return nil, fmt.Errorf("read history of %s: the delivery to callback %d cannot be read", s.OperationID, callback)
 	}
-	if delivery != nil && (delivery.State == status.State || !status.State.Terminal()) {
+	if begun && (delivery.State == s.State || !s.State.Terminal()) {
 		return delivery, nil
 	}
-	op, _ := bellhop.ParseOperation(status.OperationID, status.OperationType, time.Time{}, input) //nolint:errcheck // as it was when it began
-	if !status.State.Terminal() || callback >= len(op.Callbacks) || !op.Callbacks[callback].Wants(status.State) {
+	callbacks := s.past.op.Callbacks
+	if !s.State.Terminal() || callback >= len(callbacks) || !callbacks[callback].Wants(s.State) {
 		return nil, nil //nolint:nilnil // nothing to deliver, and nothing wrong
 	}
-	outcome, err := json.Marshal(status.Outcome)
+	outcome, err := json.Marshal(s.Outcome)
 	if err != nil {
 		return nil, fmt.Errorf("encode outcome: %w", err)
 	}
 	return &activities.Delivery{
-		Callback:   op.Callbacks[callback],
-		CallbackID: status.CallbackID,
-		Event:      status.Event,
-		State:      status.State,
+		Callback:   callbacks[callback],
+		CallbackID: s.CallbackID,
+		Event:      s.Event,
+		State:      s.State,
 		Outcome:    outcome,
-		ReachedAt:  status.FinishedAt,
+		ReachedAt:  s.FinishedAt,
 	}, nil
-}
-
-func mayHaveArrived(failure *failurepb.Failure) bool {
-	return activities.MayHaveArrived(temporal.GetDefaultFailureConverter().FailureToError(failure))
 }
 
 // redelivered fills in what became of the callbacks that were rung again after they had been given up.

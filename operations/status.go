@@ -26,30 +26,43 @@ const queryTimeout = 3 * time.Second
 // Status tells where an operation stands. One whose workflow is closed is told from its history, as long as Temporal
 // retains it: to query it would have a worker replay it.
 func (c *Client) Status(ctx context.Context, id string) (bellhop.Report, error) {
+	sight, err := c.look(ctx, id)
+	return sight.Report, err
+}
+
+// sight is what a look at an operation finds: first its workflow as Temporal has it, and then its status.
+type sight struct {
+	bellhop.Report
+	found *workflowservice.DescribeWorkflowExecutionResponse
+	// past is nil where it was not needed.
+	past *past
+}
+
+func (c *Client) look(ctx context.Context, id string) (sight, error) {
 	found, err := c.describe(ctx, id)
 	if err != nil {
-		return bellhop.Report{}, err
+		return sight{}, err
 	}
-	var status bellhop.Status
-	var silence error
+	s := sight{found: found}
 	if !closed(found) {
-		status, silence = c.query(ctx, id)
+		s.Status, s.Silence = c.query(ctx, id)
 	}
-	if closed(found) || silence != nil {
+	if closed(found) || s.Silence != nil {
 		if ctx.Err() != nil {
-			return bellhop.Report{}, ctx.Err()
+			return sight{}, ctx.Err()
 		}
-		if status, err = c.recall(ctx, found); err != nil {
-			return bellhop.Report{}, err
+		if s.past, err = c.read(ctx, found); err != nil {
+			return sight{}, err
 		}
+		s.Status = recall(found, s.past)
 	}
 	if !closed(found) {
-		pending(&status, found.GetPendingActivities())
+		pending(&s.Status, found.GetPendingActivities())
 	}
-	if err := c.redelivered(ctx, &status, closed(found)); err != nil {
-		return bellhop.Report{}, err
+	if err := c.redelivered(ctx, &s.Status, closed(found)); err != nil {
+		return sight{}, err
 	}
-	return bellhop.Report{Status: status, Silence: silence}, nil
+	return s, nil
 }
 
 func closed(found *workflowservice.DescribeWorkflowExecutionResponse) bool {
@@ -105,19 +118,13 @@ func pending(status *bellhop.Status, tried []*workflowpb.PendingActivityInfo) {
 }
 
 // recall puts a status together without any worker: from what the history of the operation's workflow tells.
-func (c *Client) recall(ctx context.Context, found *workflowservice.DescribeWorkflowExecutionResponse) (bellhop.Status, error) {
-	info := found.GetWorkflowExecutionInfo()
-	id, verb := info.GetExecution().GetWorkflowId(), workflows.VerbOf(info.GetType().GetName())
-	past, err := c.read(ctx, id, verb)
-	if err != nil {
-		return bellhop.Status{}, err
-	}
-	op, _ := bellhop.ParseOperation(id, verb, info.GetStartTime().AsTime(), past.input) //nolint:errcheck // an operation with faults fails and says so
+func recall(found *workflowservice.DescribeWorkflowExecutionResponse, past *past) bellhop.Status {
+	info, op := found.GetWorkflowExecutionInfo(), past.op
 	status := bellhop.Status{
 		Outcome: bellhop.Outcome{
 			SchemaVersion: bellhop.SchemaVersion,
-			OperationID:   id,
-			OperationType: verb,
+			OperationID:   op.ID,
+			OperationType: op.Verb,
 			TenantID:      op.TenantID,
 			Resource:      op.Resource,
 			Provider:      op.Provider,
@@ -140,7 +147,7 @@ func (c *Client) recall(ctx context.Context, found *workflowservice.DescribeWork
 	}
 	switch {
 	case closed(found):
-		status.Outcome = outcomeOf(past.last, id, status.Outcome, past.outcome)
+		status.Outcome = outcomeOf(past.last, op.ID, status.Outcome, past.outcome)
 	case past.outcome != nil: // its callers are still being rung
 		status.Outcome = *past.outcome
 	default:
@@ -155,9 +162,9 @@ func (c *Client) recall(ctx context.Context, found *workflowservice.DescribeWork
 	for i, callback := range op.Callbacks {
 		status.Callbacks = append(status.Callbacks, past.receipt(i, callback, status.State))
 	}
-	status.CallbackID = bellhop.CallbackID(id, status.State)
-	status.Event = bellhop.EventFor(verb, status.State)
-	return status, nil
+	status.CallbackID = bellhop.CallbackID(op.ID, status.State)
+	status.Event = bellhop.EventFor(op.Verb, status.State)
+	return status
 }
 
 // outcomeOf is how the operation's workflow was closed by an event. One that was closed by other means than its own code,
@@ -205,15 +212,15 @@ func visibleState(info *workflowpb.WorkflowExecutionInfo) bellhop.State {
 		enumspb.WORKFLOW_EXECUTION_STATUS_TIMED_OUT:
 		return bellhop.Failed
 	}
-	if state := keyword(info, workflows.State); state != "" {
+	if state := keyword(info.GetSearchAttributes(), workflows.State); state != "" {
 		return bellhop.State(state)
 	}
 	return bellhop.Pending
 }
 
-func keyword(info *workflowpb.WorkflowExecutionInfo, key temporal.SearchAttributeKeyKeyword) string {
+func keyword(attributes *commonpb.SearchAttributes, key temporal.SearchAttributeKeyKeyword) string {
 	var value string
-	payload, ok := info.GetSearchAttributes().GetIndexedFields()[key.GetName()]
+	payload, ok := attributes.GetIndexedFields()[key.GetName()]
 	if !ok || json.Unmarshal(payload.GetData(), &value) != nil {
 		return ""
 	}

@@ -2,49 +2,58 @@ package operations
 
 import (
 	"context"
-	"errors"
-	"time"
 
-	"go.temporal.io/sdk/temporal"
+	enumspb "go.temporal.io/api/enums/v1"
+	historypb "go.temporal.io/api/history/v1"
+	"go.temporal.io/sdk/converter"
 
 	"bellhop"
+	"bellhop/workflows"
 )
 
-// pollInterval is how often a wait looks for an operation that has ended and whose callers are still being rung.
-const pollInterval = 2 * time.Second
-
-// Wait waits until an operation has reached its last state and answers its outcome; it does not wait for its
-// callbacks. It ends early with ctx.
-func (c *Client) Wait(ctx context.Context, id string) (bellhop.Outcome, error) {
+// Wait waits until an operation has reached its last state and tells how it stands then; it does not wait for its
+// callbacks. It ends early with ctx. It follows the history of the operation's workflow by Temporal's own long poll:
+// however many wait, no worker is asked anything until there is an end to be told.
+func (c *Client) Wait(ctx context.Context, id string) (bellhop.Report, error) {
 	if _, err := c.describe(ctx, id); err != nil {
-		return bellhop.Outcome{}, err
+		return bellhop.Report{}, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	closed := make(chan error, 1)
-	go func() { // a long poll: it costs Temporal next to nothing
-		err := c.temporal.GetWorkflow(ctx, id, "").Get(ctx, nil)
-		if _, ended := errors.AsType[*temporal.WorkflowExecutionError](err); ended {
-			err = nil
-		}
-		closed <- err
-	}()
-	ticker := time.NewTicker(pollInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return bellhop.Outcome{}, ctx.Err()
-		case err := <-closed:
+	for { // one run after the other, should the workflow be reset
+		events := c.temporal.GetWorkflowHistory(ctx, id, "", true, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+		for events.HasNext() {
+			event, err := events.Next()
 			if err != nil {
-				return bellhop.Outcome{}, err
+				return bellhop.Report{}, notFound(err)
 			}
-			report, err := c.Status(ctx, id)
-			return report.Outcome, err
-		case <-ticker.C:
-			if status, err := c.query(ctx, id); err == nil && status.State.Terminal() {
-				return status.Outcome, nil
+			if !concludes(event) {
+				continue
+			}
+			if report, err := c.Status(ctx, id); err != nil || report.State.Terminal() {
+				return report, err
 			}
 		}
+		if report, err := c.Status(ctx, id); err != nil || report.State.Terminal() {
+			return report, err
+		}
 	}
+}
+
+// concludes says of an event in an operation's history that the last state has been reached although the workflow goes
+// on, because its callers are still being rung.
+func concludes(event *historypb.HistoryEvent) bool {
+	switch event.GetEventType() {
+	case enumspb.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
+		_, state, ok := workflows.Delivered(event.GetActivityTaskScheduledEventAttributes().GetActivityId())
+		return ok && state.Terminal()
+	case enumspb.EVENT_TYPE_TIMER_STARTED:
+		// Where the state before is still being delivered to all who asked for this one.
+		var summary string
+		err := converter.GetDefaultDataConverter().FromPayload(event.GetUserMetadata().GetSummary(), &summary)
+		return err == nil && summary == workflows.SummaryPublish
+	case enumspb.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES:
+		// The same, of a workflow that publishes its state at once.
+		attributes := event.GetUpsertWorkflowSearchAttributesEventAttributes().GetSearchAttributes()
+		return bellhop.State(keyword(attributes, workflows.State)).Terminal()
+	}
+	return false
 }

@@ -61,11 +61,11 @@ const connectionHelp = `Connection:
 
 const exitHelp = `Exit codes:
   0    done; with --wait and for wait: the operation succeeded. For status: it could tell, whatever it told
-  1    the operation failed or was cancelled (--wait and wait only)
+  1    the operation failed or was cancelled (--wait and wait only); orphans: not all could be asked or removed
   2    wrong usage or input; also an id that belongs to another operation
   3    there is no such operation
   4    Temporal cannot be reached or refuses (address, namespace, permission)
-  5    --timeout elapsed before the operation ended; it goes on
+  5    --timeout elapsed before the operation ended; it goes on. orphans: before there was a report
   130  interrupted (Ctrl-C); an operation that was started goes on`
 
 func (a *app) root() *cobra.Command {
@@ -86,7 +86,7 @@ func (a *app) root() *cobra.Command {
 	)
 	root.AddCommand(
 		a.provision(), a.update(), a.delete(), a.validate(),
-		a.status(), a.wait(), a.list(), a.cancel(), a.redeliver(),
+		a.status(), a.wait(), a.list(), a.cancel(), a.redeliver(), a.orphans(),
 		a.version(),
 	)
 	return root

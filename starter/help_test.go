@@ -27,13 +27,16 @@ func TestExamplesWorkWhenPasted(t *testing.T) {
 			t.Errorf("%s has no example", cmd.Name())
 		}
 	}
-	names := []string{"validate", "provision", "wait", "status", "update", "list", "redeliver", "cancel", "delete", "version"}
+	names := []string{"validate", "provision", "wait", "status", "update", "list", "redeliver", "orphans", "cancel", "delete", "version"}
 	if len(names) != len(examples) {
 		t.Errorf("there are %d commands, and %d are tried", len(examples), len(names))
 	}
 	for _, name := range names {
 		if name == "redeliver" { // its second example wants a target that this operation does not call
 			examples[name], _, _ = strings.Cut(examples[name], "\n")
+		}
+		if name == "orphans" { // its last example asks at a terminal
+			examples[name], _, _ = strings.Cut(examples[name], "\nbellhop orphans --remove")
 		}
 		cmd := exec.CommandContext(t.Context(), "sh", "-e")
 		cmd.Stdin = strings.NewReader(examples[name] + "\n")
@@ -57,7 +60,7 @@ func TestHelp(t *testing.T) {
 		contains(t, help, "\n  "+code)
 	}
 	contains(t, help, "TEMPORAL_ADDRESS", "temporal.toml", "--task-queue")
-	for _, name := range []string{"provision", "status", "wait", "list", "cancel", "redeliver", "validate", "version"} {
+	for _, name := range []string{"provision", "status", "wait", "list", "cancel", "redeliver", "orphans", "validate", "version"} {
 		contains(t, g.must(0, name, "--help").stdout, "Usage:", "Examples:\nbellhop ", "Global Flags:")
 	}
 }

@@ -46,13 +46,13 @@ func TestMain(m *testing.M) {
 }
 
 // hotel is what all tests share: the embedded Temporal server and one worker, with the simulated provider and the
-// target "bell".
+// target "bell". The annex is another platform, for the tests of what nobody else may leave anything at.
 type hotel struct {
-	address  string
-	temporal client.Client
-	ops      *operations.Client
-	provider activities.Provider
-	bell     *bell
+	address         string
+	temporal        client.Client
+	ops             *operations.Client
+	provider, annex activities.Provider
+	bell            *bell
 }
 
 var (
@@ -107,12 +107,16 @@ func open() (*hotel, error) {
 	if err != nil {
 		return nil, err
 	}
+	annex, err := simulated.New(simulated.Config{Path: filepath.Join(folder, "annex.db")})
+	if err != nil {
+		return nil, err
+	}
 	temporal, err := client.Dial(client.Options{HostPort: server.Address, Logger: temporallog.NewStructuredLogger(slog.New(slog.DiscardHandler))})
 	if err != nil {
 		return nil, err
 	}
 	ops := operations.New(temporal, client.DefaultNamespace, "")
-	h := &hotel{address: server.Address, temporal: temporal, bell: &bell{}, ops: ops, provider: provider}
+	h := &hotel{address: server.Address, temporal: temporal, bell: &bell{}, ops: ops, provider: provider, annex: annex}
 	w := h.worker(workflows.TaskQueue)
 	if err := w.Start(); err != nil {
 		return nil, err
@@ -120,21 +124,22 @@ func open() (*hotel, error) {
 	closeHotel = func() {
 		w.Stop()
 		temporal.Close()
-		err := errors.Join(provider.Close(), server.Stop(10*time.Second), os.RemoveAll(folder))
+		err := errors.Join(provider.Close(), annex.Close(), server.Stop(10*time.Second), os.RemoveAll(folder))
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "close the hotel:", err)
 		}
 	}
-	return h, ops.Watch(context.Background(), "simulated")
+	return h, errors.Join(ops.Watch(context.Background(), "simulated"), ops.Watch(context.Background(), "annex"))
 }
 
 func (h *hotel) worker(taskQueue string) worker.Worker {
 	w := worker.New(h.temporal, taskQueue, worker.Options{})
 	workflows.Register(w)
 	w.RegisterActivity(&activities.Activities{
-		Providers: map[string]activities.Provider{"simulated": h.provider},
+		Providers: map[string]activities.Provider{"simulated": h.provider, "annex": h.annex},
 		Targets:   map[string]bridge.Target{"bell": h.bell, "second": h.bell},
 		Waiters:   h.ops,
+		Records:   h.ops,
 	})
 	return w
 }

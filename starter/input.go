@@ -13,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/term"
 	"sigs.k8s.io/yaml"
 
 	"bellhop"
@@ -65,7 +64,7 @@ func readFile(path string) ([]byte, error) {
 
 // readStdin ends when ctx does: somebody may wait at a terminal without knowing that something is to be typed.
 func (a *app) readStdin(ctx context.Context) ([]byte, error) {
-	if file, ok := a.stdin.(interface{ Fd() uintptr }); ok && term.IsTerminal(int(file.Fd())) {
+	if isTerminal(a.stdin) {
 		fmt.Fprintln(a.stderr, "type the operation as YAML or JSON; Ctrl-D ends it")
 	}
 	type answer struct {

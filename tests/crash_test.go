@@ -1,8 +1,10 @@
 package tests
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -154,6 +156,33 @@ func (b *bench) settle(ids []string, got func() map[string]Ring) {
 		len(ids), lost, doubled, wrong, again, time.Since(began).Round(time.Millisecond))
 	if lost+doubled+wrong+again > 0 {
 		b.Errorf("lost %d, doubled %d, wrongly reported %d, rung again %d of %d", lost, doubled, wrong, again, len(ids))
+	}
+	for _, id := range ids {
+		_, err := b.ops.Start(b.ctx, id+"-deleted", bellhop.Delete, fmt.Appendf(nil, `{"tenant_id": "acme", "resource": %q, "provider": "simulated"}`, id))
+		require.NoError(b, err)
+	}
+	for _, id := range ids {
+		outcome, err := b.ops.Wait(b.ctx, id+"-deleted")
+		require.NoError(b, err)
+		require.Equal(b, bellhop.Succeeded, outcome.State, "%v", outcome.Error)
+	}
+	b.leavesNothing("simulated", "acme")
+}
+
+// leavesNothing checks that nothing of a tenant's stands at a provider, whether anybody knows of it or not.
+func (b *bench) leavesNothing(provider, tenant string) {
+	b.Helper()
+	stdout, stderr, code := b.run("", "bellhop", "orphans", "--provider", provider, "-o", "json")
+	require.Zero(b, code, stderr)
+	var report bellhop.OrphanReport
+	require.NoError(b, json.Unmarshal([]byte(stdout), &report))
+	for _, orphan := range slices.Concat(report.Orphans, report.Unknown) {
+		if orphan.TenantID == tenant {
+			b.Errorf("orphaned: %+v", orphan)
+		}
+	}
+	if provider == "simulated" { // which is the test's own: nothing else may stand there
+		require.Equal(b, map[string]int{"simulated": 0}, report.Looked)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/moby/moby/client"
@@ -160,4 +161,79 @@ func TestContainersWhoseWorkersAreKilled(t *testing.T) {
 		require.Equal(t, 2, count[id], "%s has its two containers, none is missing or doubled", id)
 	}
 	require.Len(t, count, len(ids))
+	for i, id := range ids {
+		_, err := b.ops.Start(b.ctx, id+"-deleted", bellhop.Delete,
+			fmt.Appendf(nil, `{"tenant_id": %q, "resource": "web-%d", "provider": "docker"}`, e.tenant, i))
+		require.NoError(t, err)
+	}
+	for _, id := range ids {
+		outcome, err := b.ops.Wait(b.ctx, id+"-deleted")
+		require.NoError(t, err)
+		require.Equal(t, bellhop.Succeeded, outcome.State, "%v", outcome.Error)
+	}
+	b.leavesNothing("docker", e.tenant)
+	require.Empty(t, e.containers())
+}
+
+// A failed operation's containers, and those of one whose workflow was terminated, are found and removed; what serves
+// beside them is not.
+func TestOrphanedContainers(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	e := b.engine()
+	b.work(b.config(withDocker))
+	operation := func(resource, more string) string {
+		return fmt.Sprintf(`{"tenant_id": %q, "resource": %q, "provider": "docker", "spec": {"image": %q, "replicas": 2%s},
+			"provider_config": {"restart_policy": {"name": "no"}}}`, e.tenant, resource, e.image, more)
+	}
+	start := func(code int, verb, id, input string) {
+		t.Helper()
+		_, stderr, got := b.run(input, "bellhop", verb, "--id", id+"-"+e.tenant, "--wait", "-f", "-")
+		require.Equal(t, code, got, stderr)
+	}
+	const fails = `, "args": ["-no-such-flag"]`
+	start(0, "provision", "served", operation("web", ""))
+	start(1, "update", "failed-beside", operation("web", fails))
+	start(1, "provision", "failed", operation("api", fails))
+	_, err := b.ops.Start(b.ctx, "ended-"+e.tenant, bellhop.Provision, []byte(operation("db",
+		`, "health_check": {"command": ["/no-such-check"], "start_period": "1h"}`)))
+	require.NoError(t, err)
+	b.until("it waits", func() bool { return b.status("ended-"+e.tenant).State == bellhop.Running })
+	require.NoError(t, b.client.TerminateWorkflow(b.ctx, "ended-"+e.tenant, "", "by an operator"))
+
+	orphans := func(more ...string) map[string]bellhop.Orphan {
+		t.Helper()
+		stdout, stderr, code := b.run("", "bellhop", append([]string{"orphans", "--provider", "docker", "-o", "json"}, more...)...)
+		require.Zero(t, code, stderr)
+		var report bellhop.OrphanReport
+		require.NoError(t, json.Unmarshal([]byte(stdout), &report))
+		found := map[string]bellhop.Orphan{}
+		for _, orphan := range report.Orphans {
+			if orphan.TenantID == e.tenant {
+				found[strings.TrimSuffix(orphan.OperationID, "-"+e.tenant)] = orphan
+			}
+		}
+		return found
+	}
+	var found map[string]bellhop.Orphan
+	b.until("all three are found", func() bool { found = orphans(); return len(found) == 3 })
+	require.Len(t, found["failed"].ResourceIDs.ContainerIDs, 2)
+	require.Zero(t, found["failed"].Running)
+	require.Equal(t, 2, found["ended"].Running, "what would be lost is told")
+	require.Equal(t, "served-"+e.tenant, found["failed-beside"].Beside)
+
+	orphans("--remove", "--yes")
+	b.until("all is gone that could be", func() bool { return len(orphans()) == 1 })
+	require.Contains(t, orphans(), "failed-beside")
+	serving := 0
+	for _, c := range e.containers() {
+		if c.Operation == "served-"+e.tenant && c.State == "running" {
+			serving++
+		}
+	}
+	require.Equal(t, 2, serving, "what serves serves on")
+	require.Len(t, e.containers(), 4)
+	start(0, "update", "repaired", operation("web", ""))
+	b.leavesNothing("docker", e.tenant)
+	require.Len(t, e.containers(), 2)
 }

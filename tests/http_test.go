@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -275,6 +276,86 @@ func TestPollingOverHTTP(t *testing.T) {
 		return err == nil && got.code == http.StatusConflict
 	})
 	c.refused(httpapi.CodeEnded, "POST", "/v1/operations/slow/cancel", "")
+}
+
+// However many wait, and however long, a worker is asked once when they come and once when they go.
+func TestWaitingOverHTTPAsksNoWorker(t *testing.T) {
+	t.Parallel()
+	const callers = 20
+	b := setup(t)
+	w := b.work(strings.Replace(b.served(noBackstop), "  tokens:", fmt.Sprintf("  waits: %d\n  tokens:", callers), 1))
+	c := b.caller(w, acme)
+	c.status(http.StatusAccepted, "POST", "/v1/operations", order("slow", "acme", `{"ready_after": "1h"}`, ""))
+	b.until("it is running", func() bool {
+		return c.status(http.StatusOK, "GET", "/v1/operations/slow?refresh=false", "").State == bellhop.Running
+	})
+	requests := func(kind, operation string) int {
+		pattern := regexp.MustCompile(`temporal_` + kind + `_total\{[^}]*operation="` + operation + `"[^}]*\} (\d+)`)
+		n := 0
+		for _, found := range pattern.FindAllStringSubmatch(b.metrics(w), -1) {
+			more, err := strconv.Atoi(found[1])
+			require.NoError(t, err)
+			n += more
+		}
+		return n
+	}
+	wait := func(path string) <-chan answer {
+		answers := make(chan answer, callers)
+		for range callers {
+			go func() {
+				got, err := c.try(b.ctx, "GET", path, "")
+				if err != nil {
+					t.Errorf("who waits was cut off: %s", err)
+				}
+				answers <- got
+			}()
+		}
+		return answers
+	}
+	before := requests("request", "QueryWorkflow")
+	answers := wait("/v1/operations/slow?refresh=false&wait=8s")
+	for range callers {
+		require.Equal(t, http.StatusOK, (<-answers).code)
+	}
+	require.LessOrEqual(t, requests("request", "QueryWorkflow")-before, 2*callers)
+
+	// Each asks for what has happened so far, and then for what will.
+	before = requests("long_request", "GetWorkflowExecutionHistory")
+	answers = wait("/v1/operations/slow?refresh=false&wait=60s")
+	b.until("all of them wait", func() bool { return requests("long_request", "GetWorkflowExecutionHistory")-before >= 2*callers })
+	busy := c.call(http.StatusServiceUnavailable, "GET", "/v1/operations/slow?wait=60s", "")
+	require.Contains(t, string(busy.body), httpapi.CodeBusy)
+	require.NotEmpty(t, busy.header.Get("Retry-After"))
+	c.status(http.StatusOK, "GET", "/v1/operations/slow", "") // who does not wait is answered
+	c.status(http.StatusAccepted, "POST", "/v1/operations/slow/cancel", "")
+	for range callers {
+		var got bellhop.Status
+		require.NoError(t, json.Unmarshal((<-answers).body, &got))
+		require.Equal(t, bellhop.Cancelled, got.State, "all of them are told when it ends")
+	}
+}
+
+// Who polls because no callback comes is told of the end all the same.
+func TestWaitingOverHTTPForWhatIsNotDelivered(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	proxy, _, env := b.through()
+	proxy.Hook(func(*workflowservice.SignalWorkflowExecutionRequest, func() error) error {
+		return status.Error(codes.PermissionDenied, "not yet") // retried after five minutes
+	})
+	w := b.work(b.served("targets:", "  caller: {type: temporal, profile: proxied}"), env)
+	c := b.caller(w, acme)
+	for id, states := range map[string]string{
+		"rings-at-its-end": `["succeeded"]`,
+		"rings-since-long": `["running", "succeeded"]`, // of which the first is in the way of the other
+	} {
+		c.status(http.StatusAccepted, "POST", "/v1/operations", order(id, "acme", `{"ready_after": "2s"}`,
+			`, "callbacks": [{"target": "caller", "address": {"workflow_id": "caller"}, "states": `+states+`}]`))
+		got := c.status(http.StatusOK, "GET", "/v1/operations/"+id+"?wait=60s", "")
+		require.Equal(t, bellhop.Succeeded, got.State)
+		require.Less(t, time.Since(got.FinishedAt), 8*time.Second)
+		require.False(t, got.Callbacks[0].State.Settled())
+	}
 }
 
 // metrics are a worker's.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/nexus-rpc/sdk-go/nexus"
@@ -93,10 +94,10 @@ type nexusBench struct {
 	worker *peers.Worker
 }
 
-func setupNexus(t *testing.T) *nexusBench {
+func setupNexus(t *testing.T, config string) *nexusBench {
 	t.Helper()
 	b := setup(t, "--namespace", "default", "--namespace", "orders")
-	n := &nexusBench{bench: b, config: b.config(noBackstop, "nexus: true")}
+	n := &nexusBench{bench: b, config: b.config(noBackstop, "nexus: "+config)}
 	n.worker = b.work(n.config)
 	_, err := b.client.OperatorService().CreateNexusEndpoint(b.ctx, &operatorservice.CreateNexusEndpointRequest{Spec: &nexuspb.EndpointSpec{
 		Name: "bellhop",
@@ -141,7 +142,7 @@ func (n *nexusBench) do(t *testing.T, operation, input string) Return {
 // TestNexusCallsIn has workflows in another namespace ask for compute by Nexus.
 func TestNexusCallsIn(t *testing.T) {
 	t.Parallel()
-	n := setupNexus(t)
+	n := setupNexus(t, "{}")
 
 	t.Run("Life", func(t *testing.T) {
 		for _, step := range []struct {
@@ -240,10 +241,40 @@ func TestNexusCallsIn(t *testing.T) {
 	})
 }
 
+// TestNexusCallsInForItsTenants has workflows ask for the compute of a tenant that is not theirs.
+func TestNexusCallsInForItsTenants(t *testing.T) {
+	t.Parallel()
+	n := setupNexus(t, "{tenants: [acme, acme-labs]}")
+	require.Equal(t, bellhop.EventProvisioned, n.do(t, "Provision", ask("web", `, "operation_id": "web-1"`)).Outcome.Event)
+	require.Equal(t, bellhop.Succeeded, n.do(t, "Status", `{"operation_id": "web-1"}`).Outcome.State)
+	require.Equal(t, "CONFLICT", n.do(t, "Cancel", `{"operation_id": "web-1"}`).Refused, "it has ended")
+
+	rivals := []byte(strings.Replace(ask("web", `, "provider_config": {"ready_after": "1h"}`), "acme", "rival", 1))
+	_, err := n.ops.Start(n.ctx, "rival-1", bellhop.Provision, rivals)
+	require.NoError(t, err)
+	for _, operation := range []string{"Provision", "Update", "Start"} {
+		body := strings.Replace(ask("web", `, "operation_id": "rival-2", "operation_type": "provision"`), "acme", "rival", 1)
+		if operation == "Update" {
+			body = strings.Replace(body, `"provision"`, `"update"`, 1)
+		}
+		got := n.do(t, operation, body)
+		require.Equal(t, "BAD_REQUEST", got.Refused, got.Message)
+		require.Contains(t, got.Message, "tenant_id: must be one that may be acted for from here: acme, acme-labs")
+	}
+	for _, operation := range []string{"Status", "Cancel"} {
+		none, others := n.do(t, operation, `{"operation_id": "nobody-1"}`), n.do(t, operation, `{"operation_id": "rival-1"}`)
+		require.Equal(t, "NOT_FOUND", others.Refused)
+		require.Equal(t, strings.ReplaceAll(none.Message, "nobody", "rival"), others.Message, "another's operation is none")
+	}
+	require.Equal(t, bellhop.Running, n.status("rival-1").State)
+	_, err = n.ops.Status(n.ctx, "rival-2")
+	require.ErrorIs(t, err, bellhop.ErrNotFound)
+}
+
 // TestNexusCallsInThroughCrashes kills the worker while callers wait.
 func TestNexusCallsInThroughCrashes(t *testing.T) {
 	t.Parallel()
-	n := setupNexus(t)
+	n := setupNexus(t, "{}")
 	const orders = 5
 	var runs []client.WorkflowRun
 	for i := range orders {

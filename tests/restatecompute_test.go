@@ -181,6 +181,46 @@ func TestRestateCallsInAndReplays(t *testing.T) {
 	computeHandlers(t, c)
 }
 
+// TestRestateCallsInForItsTenants asks for the compute of a tenant that is not Restate's to ask for.
+func TestRestateCallsInForItsTenants(t *testing.T) {
+	t.Parallel()
+	c := setupCompute(t, computeOptions{more: "tenants: [acme, acme-labs]"})
+	require.Equal(t, bellhop.EventProvisioned, c.call("Provision", ask("web", `, "operation_id": "web-1"`)).outcome(t).Event)
+	require.Equal(t, http.StatusOK, c.call("Status", `{"operation_id": "web-1"}`).Status)
+
+	rivals := []byte(strings.Replace(ask("web", `, "provider_config": {"ready_after": "1h"}`), "acme", "rival", 1))
+	_, err := c.ops.Start(c.ctx, "rival-1", bellhop.Provision, rivals)
+	require.NoError(t, err)
+	for handler, verb := range map[string]string{"Provision": "provision", "Delete": "delete", "Start": "provision"} {
+		body := `{"tenant_id": "rival", "provider": "simulated", "operation_id": "rival-2", "operation_type": "` + verb + `"}`
+		if verb == "provision" {
+			body = strings.Replace(body, `{`, `{"spec": {"image": "nginx:1.27"}, `, 1)
+		}
+		got := c.call(handler, body)
+		require.Equal(t, http.StatusBadRequest, got.Status, got.Body)
+		require.Contains(t, got.Body, "tenant_id: must be one that may be acted for from here: acme, acme-labs")
+	}
+	for _, handler := range []string{"Status", "Cancel"} {
+		none, others := c.call(handler, `{"operation_id": "nobody-1"}`), c.call(handler, `{"operation_id": "rival-1"}`)
+		require.Equal(t, http.StatusNotFound, others.Status, others.Body)
+		require.Equal(t, messageOf(t, strings.ReplaceAll(none.Body, "nobody", "rival")), messageOf(t, others.Body), "another's operation is none")
+	}
+	require.Equal(t, bellhop.Running, c.status("rival-1").State)
+	_, err = c.ops.Status(c.ctx, "rival-2")
+	require.ErrorIs(t, err, bellhop.ErrNotFound)
+}
+
+// messageOf is what an error of Restate's ingress says.
+func messageOf(t *testing.T, body string) string {
+	t.Helper()
+	var said struct {
+		Message string `json:"message"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(body), &said), body)
+	require.NotEmpty(t, said.Message)
+	return said.Message
+}
+
 func computeHandlers(t *testing.T, c *computeBench) { //nolint:thelper // these are the tests
 	t.Run("Life", func(t *testing.T) {
 		for _, step := range []struct {

@@ -19,6 +19,7 @@ import (
 	"bellhop/activities"
 	"bellhop/activities/docker"
 	"bellhop/activities/ecs"
+	"bellhop/activities/kubernetes"
 	"bellhop/activities/simulated"
 	"bellhop/bridge"
 	"bellhop/bridge/httpapi"
@@ -50,8 +51,8 @@ type Config struct {
 	// Restate serves the Restate service Compute, by which Restate starts operations. Default: not served.
 	Restate *restate.ComputeConfig `json:"restate"`
 	// Nexus serves the Nexus service Compute, by which Temporal workflows in other namespaces start operations, on the
-	// task queue. Default false.
-	Nexus bool `json:"nexus"`
+	// task queue. Default: not served.
+	Nexus *NexusConfig `json:"nexus"`
 	// Backstop is how often an operation that waits is observed although no watcher said anything.
 	Backstop BackstopConfig `json:"backstop"`
 	// Limits bound what the worker takes on at once.
@@ -72,6 +73,12 @@ type Config struct {
 
 // APIConfig is how the API is served.
 type APIConfig = httpapi.Config
+
+// NexusConfig serves the Nexus service Compute.
+type NexusConfig struct {
+	// Tenants are those whose operations may be started, polled and cancelled. Default: all.
+	Tenants bridge.Tenants `json:"tenants"`
+}
 
 // BackstopConfig says how often an operation that waits is observed although no watcher said anything.
 type BackstopConfig struct {
@@ -189,6 +196,9 @@ func (c *Config) check(faults *bellhop.Faults) {
 		if c.Restate.Target != "" && kind(c.Targets[c.Restate.Target]) != "restate" {
 			faults.Add("restate.target", "must be the name of a target of type restate; %q is none", c.Restate.Target)
 		}
+	}
+	if c.Nexus != nil {
+		faults.Note("nexus.tenants", c.Nexus.Tenants.Check())
 	}
 	if c.Backstop.First < bellhop.Duration(time.Second) {
 		faults.Add("backstop.first", "must be at least 1s")
@@ -330,8 +340,10 @@ func (p *parts) addProvider(name string, raw json.RawMessage) error {
 		return openProvider(p, name, raw, docker.New)
 	case "ecs":
 		return openProvider(p, name, raw, ecs.New)
+	case "kubernetes":
+		return openProvider(p, name, raw, kubernetes.New)
 	default:
-		return bellhop.Faults{{Path: "type", Problem: `must be "simulated", "docker" or "ecs"`}}
+		return bellhop.Faults{{Path: "type", Problem: `must be "simulated", "docker", "ecs" or "kubernetes"`}}
 	}
 }
 

@@ -40,13 +40,13 @@ backstop: {first: 1ms}
 deployment: {behavior: sometimes}
 tracing: {sample: 2}
 log: {level: loud, format: xml}
-api: {listen: ":9465", tls: {cert_file: /nowhere/cert}, tokens: [{name: orders, token: secret}]}
+api: {listen: ":9465", waits: -1, tls: {cert_file: /nowhere/cert}, tokens: [{name: orders, token: secret}]}
 colour: red
 `, []string{
 			"task_queue: must not be empty", "listen: must be host:port", "drain: must be a duration", "limits.activities: must be at least 2",
 			"limits.cache: is not a known field", "backstop.first: must be at least 1s", "deployment.name: is required",
 			"deployment.build_id: is required", `deployment.behavior: must be "auto-upgrade" or "pinned"`, "tracing.endpoint: is required",
-			"tracing.sample: must be 0 to 1", "log.level:", `log.format: must be "text" or "json"`, "api.tls.key_file: is required",
+			"tracing.sample: must be 0 to 1", "log.level:", `log.format: must be "text" or "json"`, "api.tls.key_file: is required", "api.waits: must be at least 1",
 			"api.tokens[0].token: is not a known field", "api.tokens[0].sha256: must be", "api.tokens[0].tenants: is required", "colour: is not a known field",
 		}},
 		{"faults of providers and targets, under their names", `
@@ -60,7 +60,7 @@ targets:
   r: {type: restate}
   t: {type: temporal, names: x}
 `, []string{
-			`providers.cloud.type: must be "simulated", "docker" or "ecs"`, "providers.sim.speed: is not a known field", "providers.bad name: the name must be",
+			`providers.cloud.type: must be "simulated", "docker", "ecs" or "kubernetes"`, "providers.sim.speed: is not a known field", "providers.bad name: the name must be",
 			`targets.smoke.type: must be "temporal", "stepfunctions", "restate" or "webhook"`, "targets.hook.url: is required",
 			"targets.hook.content: must be", "targets.hook.concurrency: must be", "targets.hook.tenants[0]: must be",
 			"targets.hook.key_file: is required", "targets.r.ingress: is required", "targets.t.names: is not a known field",
@@ -79,9 +79,10 @@ step_functions_activities:
 		}},
 		{"faults of the Restate endpoint, which anybody could reach", `
 targets: {temporal: {type: temporal}}
-restate: {listen: "0.0.0.0:9080", target: temporal, poll_after: 1ms, retries: 3}
+restate: {listen: "0.0.0.0:9080", target: temporal, tenants: ["a b"], poll_after: 1ms, retries: 3}
+nexus: {tenants: [acme, ""]}
 `, []string{
-			"restate.identity_keys: are required where others than this machine", "restate.poll_after: must be at least 1s",
+			"restate.identity_keys: are required where others than this machine", "restate.poll_after: must be at least 1s", "restate.tenants[0]: must be", "nexus.tenants[1]: must be",
 			"restate.retries: is not a known field", `restate.target: must be the name of a target of type restate; "temporal" is none`,
 		}},
 		{"faults of every kind beside each other", `

@@ -167,10 +167,11 @@ func newWorker(connection client.Client, config Config, made *parts, ops *operat
 			Max:   time.Duration(config.Backstop.Max),
 		},
 		Waiters: ops,
+		Records: ops,
 	})
 	w.RegisterActivityWithOptions(ops.CallerStatus, activity.RegisterOptions{Name: operations.ActivityStatus})
-	if config.Nexus {
-		w.RegisterNexusService(temporal.NewService(ops))
+	if config.Nexus != nil {
+		w.RegisterNexusService(temporal.NewService(config.Nexus.Tenants.For(ops)))
 	}
 	return w
 }

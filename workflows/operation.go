@@ -466,12 +466,15 @@ func (o *operation) conclude(ctx workflow.Context, end ending) {
 // then search finds it in the state before.
 const publishAfter = 10 * time.Second
 
+// SummaryPublish is the summary of the timer that measures it: by then the operation has reached its last state.
+const SummaryPublish = "publish the state"
+
 // close waits until every callback is settled and ends the workflow as the operation ended.
 func (o *operation) close(ctx workflow.Context) (bellhop.Outcome, error) {
 	detached, _ := workflow.NewDisconnectedContext(ctx)
 	if o.sparing && o.deliveries.open > 0 {
 		// As in wait, the timer is left to itself.
-		late := workflow.NewTimerWithOptions(detached, publishAfter, workflow.TimerOptions{Summary: "publish the state"})
+		late := workflow.NewTimerWithOptions(detached, publishAfter, workflow.TimerOptions{Summary: SummaryPublish})
 		if err := workflow.Await(detached, func() bool { return o.deliveries.open == 0 || late.IsReady() }); err != nil {
 			return bellhop.Outcome{}, err
 		}

@@ -14,6 +14,10 @@ func Register(r worker.WorkflowRegistry) {
 		Name:               "RedeliverCallback",
 		VersioningBehavior: workflow.VersioningBehaviorAutoUpgrade,
 	})
+	r.RegisterWorkflowWithOptions(ReportOrphans, workflow.RegisterOptions{
+		Name:               "ReportOrphans",
+		VersioningBehavior: workflow.VersioningBehaviorAutoUpgrade,
+	})
 	// Were it pinned, the version that it began on could never be retired.
 	r.RegisterWorkflowWithOptions(WatchProvider, workflow.RegisterOptions{
 		Name:               "WatchProvider",

@@ -446,6 +446,9 @@ func (p *platform) Observe(ctx context.Context, op bellhop.Operation) (bellhop.O
 	return p.observe(ctx, op, n)
 }
 
+// Inventory lists nothing: no workflow of an operation asks for it.
+func (*platform) Inventory(context.Context) ([]bellhop.Holding, error) { return nil, nil }
+
 func (p *platform) Watch(ctx context.Context, _ func(bellhop.Observation)) error {
 	<-ctx.Done()
 	return ctx.Err()

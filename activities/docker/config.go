@@ -35,6 +35,8 @@ type Config struct {
 	// DockerConfig is the path of a Docker config.json of which pulls take their credentials, credential helpers
 	// included. It is read at each pull. Default: none, images are pulled anonymously.
 	DockerConfig string `json:"docker_config"`
+	// Secrets says what the secrets of operations may refer to. Default: nothing.
+	Secrets SecretsConfig `json:"secrets"`
 }
 
 // Defaults of a [Config].
@@ -88,6 +90,7 @@ func (c Config) withDefaults() (Config, error) {
 	case c.PidsLimit < -1:
 		faults.Add("pids_limit", "must be positive, or -1 for no limit")
 	}
+	c.Secrets.check(&faults)
 	return c, faults.Err()
 }
 
@@ -132,6 +135,12 @@ const (
 	minMemoryMiB = 6
 	minCPUMillis = 10
 )
+
+// Check says what is wrong with provider_config and what Docker cannot do of the spec, at whichever engine.
+func Check(op bellhop.Operation) error {
+	_, faults := check(op)
+	return faults.Err()
+}
 
 // check reads an operation's provider_config, fills in its defaults, and reports everything that is wrong with it and
 // everything of the spec that Docker cannot do.
@@ -196,9 +205,6 @@ func (c *OperationConfig) check(op bellhop.Operation, faults *bellhop.Faults) {
 }
 
 func checkSpec(spec bellhop.Spec, faults *bellhop.Faults) {
-	if len(spec.Secrets) > 0 {
-		faults.Add("spec.secrets", "cannot be looked up by Docker's provider yet")
-	}
 	if spec.Image != "" {
 		if _, err := reference.ParseNormalizedNamed(spec.Image); err != nil {
 			faults.Add("spec.image", "is not the name of an image: %s", err)
@@ -210,4 +216,5 @@ func checkSpec(spec bellhop.Spec, faults *bellhop.Faults) {
 	if spec.CPUMillis > 0 && spec.CPUMillis < minCPUMillis {
 		faults.Add("spec.cpu_millis", "must be at least %d for Docker", minCPUMillis)
 	}
+	checkSecrets(spec, faults)
 }

@@ -124,8 +124,8 @@ func specHash(op bellhop.Operation, config OperationConfig) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// createOptions translate the spec.
-func (p *Provider) createOptions(op bellhop.Operation, config OperationConfig, n int) client.ContainerCreateOptions {
+// createOptions translate the spec, for a container with an environment: the spec's, and what its secrets refer to.
+func (p *Provider) createOptions(op bellhop.Operation, config OperationConfig, env []string, n int) client.ContainerCreateOptions {
 	spec := op.Spec
 	stop := int(time.Duration(p.config.StopTimeout) / time.Second)
 	pids := p.config.PidsLimit
@@ -135,7 +135,7 @@ func (p *Provider) createOptions(op bellhop.Operation, config OperationConfig, n
 			Image:       spec.Image,
 			Entrypoint:  spec.Command,
 			Cmd:         spec.Args,
-			Env:         envList(spec.Env),
+			Env:         env,
 			Labels:      labelsOf(op, config, n),
 			StopTimeout: &stop,
 		},
@@ -196,15 +196,15 @@ func envList(env map[string]string) []string {
 const nameHeld = 10 * time.Second
 
 // create makes the operation's nth replica, or finds it made.
-func (p *Provider) create(ctx context.Context, op bellhop.Operation, config OperationConfig, n int) (string, error) {
-	options := p.createOptions(op, config, n)
+func (p *Provider) create(ctx context.Context, op bellhop.Operation, config OperationConfig, env []string, n int) (string, error) {
+	options := p.createOptions(op, config, env, n)
 	doing := "create container " + options.Name
 	created, err := p.docker.ContainerCreate(ctx, options)
 	if err == nil {
 		return created.ID, nil
 	}
 	if !errdefs.IsConflict(err) {
-		return "", classify(err, doing)
+		return "", scrubbed(classify(err, doing), env)
 	}
 	var found container.InspectResponse
 	seen, lookErr := p.poll(ctx, nameHeld, func() (bool, error) {
@@ -252,7 +252,7 @@ func (p *Provider) start(ctx context.Context, id string) error {
 	if err == nil || errdefs.IsNotFound(err) {
 		return nil
 	}
-	failure := classify(err, "start container "+strings.TrimPrefix(inspected.Container.Name, "/"))
+	failure := scrubbed(classify(err, "start container "+strings.TrimPrefix(inspected.Container.Name, "/")), inspected.Container.Config.Env)
 	if ended(failure) == nil && !errdefs.IsInternal(err) {
 		return failure
 	}

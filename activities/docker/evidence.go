@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -197,4 +198,13 @@ func secretsOf(env []string) []string {
 	}
 	// The operation knows which values are long enough to be secrets, and their order.
 	return bellhop.Operation{Spec: bellhop.Spec{Env: values}}.Secrets()
+}
+
+// scrubbed blots the values of a container's environment out of what the engine says of it. Whoever is told knows the
+// operation's own values, but not what its secrets refer to.
+func scrubbed(err error, env []string) error {
+	if failure, ok := errors.AsType[*bellhop.Failure](err); ok {
+		return failure.Clean(secretsOf(env))
+	}
+	return err
 }

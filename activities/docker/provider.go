@@ -76,10 +76,16 @@ func (p *Provider) noteClock(response *http.Response) {
 // now is the engine's time.
 func (p *Provider) now() time.Time { return time.Now().Add(time.Duration(p.skew.Load())) }
 
-// Check says what is wrong with provider_config and what Docker cannot do of the spec.
+// Check is [Check], and says besides which secrets this worker does not look up.
 func (p *Provider) Check(op bellhop.Operation) error {
-	_, faults := check(op)
+	_, faults := p.check(op)
 	return faults.Err()
+}
+
+func (p *Provider) check(op bellhop.Operation) (OperationConfig, bellhop.Faults) {
+	config, faults := check(op)
+	p.config.Secrets.permits(op.Spec, &faults)
+	return config, faults
 }
 
 // Provision creates and starts the operation's containers, after pulling the image if need be.
@@ -101,7 +107,7 @@ func (p *Provider) ask(ctx context.Context, op bellhop.Operation) (bellhop.Obser
 }
 
 func (p *Provider) bringUp(ctx context.Context, op bellhop.Operation) (bellhop.Observation, error) {
-	config, faults := check(op)
+	config, faults := p.check(op)
 	if len(faults) > 0 {
 		return bellhop.Observation{}, bellhop.Fail(bellhop.CodeInvalidSpec, "%s", faults)
 	}
@@ -117,6 +123,10 @@ func (p *Provider) bringUp(ctx context.Context, op bellhop.Operation) (bellhop.O
 		return bellhop.Observation{}, bellhop.Fail(bellhop.CodeResourceNotFound,
 			"there is no container of tenant %s, resource %s to update", op.TenantID, op.Resource)
 	}
+	env, err := p.config.Secrets.environment(op)
+	if err != nil {
+		return bellhop.Observation{}, err
+	}
 	if len(there.mine) < op.Spec.Replicas {
 		if err := p.ensureImage(ctx, op.Spec.Image, config.Pull); err != nil {
 			return bellhop.Observation{}, err
@@ -125,7 +135,7 @@ func (p *Provider) bringUp(ctx context.Context, op bellhop.Operation) (bellhop.O
 	// All are created before any is started: so one that is missing beside one that ran was removed by somebody.
 	ids := make([]string, op.Spec.Replicas)
 	err = inParallel(ctx, op.Spec.Replicas, func(ctx context.Context, i int) error {
-		id, err := p.create(ctx, op, config, i+1)
+		id, err := p.create(ctx, op, config, env, i+1)
 		ids[i] = id
 		return err
 	})

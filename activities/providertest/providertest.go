@@ -8,8 +8,8 @@
 //		})
 //	}
 //
-// Read the articles in this order: asking.go, replacing.go, deleting.go, fencing.go, failing.go, watching.go. Each says
-// why it exists, and says so again when it is broken.
+// Read the articles in this order: asking.go, replacing.go, deleting.go, fencing.go, failing.go, watching.go,
+// inventory.go. Each says why it exists, and says so again when it is broken.
 package providertest
 
 import (
@@ -105,6 +105,7 @@ func Run(t *testing.T, suite Suite) {
 		{"Fencing", fencing(suite)},
 		{"Failing", failing(suite)},
 		{"Watching", watching(suite)},
+		{"Inventory", inventory(suite)},
 	} {
 		t.Run(chapter.name, func(t *testing.T) {
 			for _, article := range chapter.articles {

@@ -29,7 +29,7 @@
 //	  change             its place in the sequence of changes: what was changed later has a higher one
 //	  id, verb, tenant, resource, requested_at   whose it is
 //	  replicas, ports    what it brought into being
-//	  beside             what stood when it was accepted and stands until it is done: [{"operation_id", "replicas"}]
+//	  beside             what stood when it was accepted and stands until it is done: [{"operation_id", "replicas", "requested_at"}]
 //	  accepted_at        when it was accepted
 //	  done_at            when it is ready (or, for a deletion, gone)
 //	  failed_at, failure when it fails, and the failure as JSON

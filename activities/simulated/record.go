@@ -32,6 +32,8 @@ type record struct {
 type replicaSet struct {
 	OperationID string `json:"operation_id"`
 	Replicas    int    `json:"replicas"`
+	// RequestedAt is the operation's; 0 in a file of before there was an inventory.
+	RequestedAt int64 `json:"requested_at,omitempty"`
 }
 
 func passed(at, now int64) bool { return at != 0 && now >= at }
@@ -74,7 +76,7 @@ func (r *record) next(now int64) int64 {
 func (r *record) standing(now int64) []replicaSet {
 	var sets []replicaSet
 	if r.replicas > 0 && !passed(r.removedAt, now) {
-		sets = append(sets, replicaSet{r.id, r.replicas})
+		sets = append(sets, replicaSet{r.id, r.replicas, r.requestedAt})
 	}
 	if r.supersededAt == 0 && !passed(r.doneAt, now) {
 		sets = append(sets, r.beside...)
@@ -91,7 +93,7 @@ func (r *record) serving(now int64) []replicaSet {
 	if r.verb == bellhop.Delete {
 		return nil
 	}
-	return []replicaSet{{r.id, r.replicas}}
+	return []replicaSet{{r.id, r.replicas, r.requestedAt}}
 }
 
 // observe is what a provider sees of the operation at now.

@@ -177,7 +177,7 @@ func TestEveryCodeHasAMessage(t *testing.T) {
 // TestOutcomesStayDeliverable: the ids of as many replicas as an operation may have, twice, fit into what the narrowest
 // engine carries.
 func TestOutcomesStayDeliverable(t *testing.T) {
-	ids := resourceIDs("acme", "web", []replicaSet{{"new", bellhop.MaxReplicas}, {"old", bellhop.MaxReplicas}})
+	ids := resourceIDs("acme", "web", []replicaSet{{OperationID: "new", Replicas: bellhop.MaxReplicas}, {OperationID: "old", Replicas: bellhop.MaxReplicas}})
 	size, seen := 0, map[string]bool{}
 	for _, id := range ids.SimulatedIDs {
 		size += len(id) + len(`"",`)

@@ -59,10 +59,13 @@ func New(config Config) (*Provider, error) {
 func (p *Provider) Close() error { return p.store.close() }
 
 // Check finds what is wrong with the operation's [Script].
-func (p *Provider) Check(op bellhop.Operation) error {
+func Check(op bellhop.Operation) error {
 	_, faults := parseScript(op)
 	return faults.Err()
 }
+
+// Check is [Check].
+func (p *Provider) Check(op bellhop.Operation) error { return Check(op) }
 
 // Provision brings replicas into being, beside what serves until they are ready.
 func (p *Provider) Provision(ctx context.Context, op bellhop.Operation) (bellhop.Observation, error) {

@@ -69,11 +69,11 @@ func (p *Provider) Inventory(ctx context.Context) ([]bellhop.Holding, error) {
 		}
 		for _, set := range r.standing(now) {
 			held := bellhop.Holding{
-				TenantID: r.tenant, Resource: r.resource, OperationID: set.OperationID,
+				TenantID: r.tenant, Resource: r.resource,
+				OperationID: set.OperationID, RequestedAt: asTime(set.RequestedAt),
 				ResourceIDs: resourceIDs(r.tenant, r.resource, []replicaSet{set}), Running: set.Replicas,
 			}
 			if set.OperationID == r.id {
-				held.RequestedAt = asTime(r.requestedAt)
 				held.Running = r.progress(now).Ready
 			}
 			holdings = append(holdings, held)

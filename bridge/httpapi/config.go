@@ -27,9 +27,14 @@ type Config struct {
 	// BehindProxy says that connections from beyond this machine arrive unencrypted, because a proxy in a network that
 	// can be trusted has ended TLS. Default false.
 	BehindProxy bool `json:"behind_proxy"`
+	// Waits is how many requests may wait at once for an operation to end (?wait=30s); further ones are answered 503. Each
+	// is a long poll at Temporal, which by default takes 1200 of a namespace at each of its frontends. Default 500.
+	Waits int `json:"waits"`
 	// Tokens are who may call. At least one is required.
 	Tokens []TokenConfig `json:"tokens"`
 }
+
+const defaultWaits = 500
 
 // TLSConfig is how connections to the API are encrypted. The files are read at each handshake, so that a certificate can
 // be renewed.
@@ -68,6 +73,9 @@ func (c *Config) Check() error {
 	}
 	if c.TLS != nil {
 		faults.Note("tls", c.TLS.check())
+	}
+	if c.Waits < 0 {
+		faults.Add("waits", "must be at least 1, or be left out")
 	}
 	if len(c.Tokens) == 0 {
 		faults.Add("tokens", "is required: who calls must be told apart")

@@ -131,6 +131,12 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if wait > 0 && !report.State.Terminal() {
+		if !s.waits.TryAcquire(1) {
+			return busy()
+		}
+		defer s.waits.Release(1)
+	}
 	// Without a worker that answers nothing can be observed either.
 	present := func() error {
 		if refresh && report.State == bellhop.Running && report.Silence == nil {
@@ -144,10 +150,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if wait > 0 && !report.State.Terminal() {
-		if err := s.wait(ctx, report.OperationID, wait); err != nil {
-			return err
-		}
-		if report, err = s.find(ctx, report.OperationID); err != nil {
+		if report, err = s.wait(ctx, report.OperationID, wait); err != nil {
 			return err
 		}
 		if err := present(); err != nil {
@@ -157,19 +160,19 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) error {
 	return tell(w, http.StatusOK, report.Status)
 }
 
-// wait waits until the operation has ended, the time is up or the server stops.
-func (s *Server) wait(ctx context.Context, id string, within time.Duration) error {
+// wait waits until the operation has ended, the time is up or the server stops, and tells where it stands then.
+func (s *Server) wait(ctx context.Context, id string, within time.Duration) (bellhop.Report, error) {
 	// It is cancelled, rather than given a deadline, which a server would also keep by its own clock: an error that comes
 	// a moment before ours says that it is up would be told as one.
-	ctx, cancel := context.WithCancel(ctx)
+	waiting, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer time.AfterFunc(within, cancel).Stop()
 	defer context.AfterFunc(s.stopping, cancel)()
-	_, err := s.ops.Wait(ctx, id)
-	if ctx.Err() != nil {
-		return nil
+	report, err := s.ops.Wait(waiting, id)
+	if waiting.Err() != nil {
+		return s.find(ctx, id)
 	}
-	return err
+	return report, err
 }
 
 // find is the status of an operation that is the caller's business. Another's is not there.

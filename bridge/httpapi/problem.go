@@ -52,6 +52,8 @@ const (
 	CodeInvalidOperation ProblemCode = "INVALID_OPERATION"
 	// CodeInternal: bellhop itself is at fault.
 	CodeInternal ProblemCode = "INTERNAL"
+	// CodeBusy: as many requests wait for operations to end as may. Ask without wait, or later.
+	CodeBusy ProblemCode = "BUSY"
 	// CodeUnavailable: Temporal could not be asked. Try again.
 	CodeUnavailable ProblemCode = "UNAVAILABLE"
 )
@@ -69,6 +71,7 @@ func Problems() map[ProblemCode]int {
 		CodeTooLarge:         http.StatusRequestEntityTooLarge,
 		CodeInvalidOperation: http.StatusUnprocessableEntity,
 		CodeInternal:         http.StatusInternalServerError,
+		CodeBusy:             http.StatusServiceUnavailable,
 		CodeUnavailable:      http.StatusServiceUnavailable,
 	}
 }
@@ -83,8 +86,14 @@ func newProblem(code ProblemCode, detail string) *Problem {
 
 func (p *Problem) Error() string { return string(p.Code) + ": " + p.Detail }
 
-// retryAfter is how many seconds whom Temporal does not answer is asked to wait.
+// retryAfter is how many seconds is asked to wait who cannot be answered now.
 const retryAfter = "5"
+
+func busy() *Problem {
+	problem := newProblem(CodeBusy, "too many requests wait for operations to end already; ask without wait, or later")
+	problem.header.Set("Retry-After", retryAfter)
+	return problem
+}
 
 // problemOf is what a caller is told of an error. What Temporal said is the operator's business and goes to the log.
 func problemOf(err error) *Problem {

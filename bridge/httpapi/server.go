@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -8,10 +9,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path"
 	"runtime/debug"
 	"strings"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	"sigs.k8s.io/yaml"
 
 	"bellhop"
@@ -46,6 +49,7 @@ type Server struct {
 	logger  *slog.Logger
 	observe Observe
 	mux     *http.ServeMux
+	waits   *semaphore.Weighted
 	// stopping ends when the server is told to stop: who waits is answered then.
 	stopping context.Context
 	stop     context.CancelFunc
@@ -62,7 +66,7 @@ func New(config Config, ops bridge.Operations, logger *slog.Logger, observe Obse
 	}
 	s := &Server{
 		config: config, ops: ops, tokens: newTokens(config.Tokens), logger: logger, observe: observe,
-		mux: http.NewServeMux(), done: make(chan struct{}),
+		mux: http.NewServeMux(), done: make(chan struct{}), waits: semaphore.NewWeighted(int64(cmp.Or(config.Waits, defaultWaits))),
 	}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	for pattern, handle := range map[string]func(http.ResponseWriter, *http.Request) error{
@@ -142,6 +146,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	recorded := &recorder{ResponseWriter: w}
 	_, pattern := s.mux.Handler(r)
+	if given := r.URL.EscapedPath(); path.Clean(given) != given {
+		pattern = "" // where the mux would send a browser to the path that was probably meant
+	}
 	asks := s.tokens.find(r)
 	r = r.WithContext(withCaller(r.Context(), asks))
 	if r.ContentLength != 0 {

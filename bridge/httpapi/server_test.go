@@ -69,6 +69,9 @@ func TestWhatIsRefusedAndHow(t *testing.T) {
 		{"not even that there is no such path", "", "GET", "/v1/nothing", "", CodeUnauthenticated, nil},
 		{"nor what the API looks like", "", "GET", "/openapi.json", "", CodeUnauthenticated, nil},
 		{"a path that is none", acmesToken, "GET", "/v1/nothing", "", CodeNotFound, nil},
+		{"a path that is none, although a browser would mend it", acmesToken, "GET", "//v1/operations", "", CodeNotFound, nil},
+		{"a path that leads astray", acmesToken, "POST", "/v1/../v1/operations", "", CodeNotFound, nil},
+		{"a path with more behind it", acmesToken, "GET", "/v1/operations/", "", CodeNotFound, nil},
 		{"a method that is none", acmesToken, "PUT", "/v1/operations/web-1", "", CodeMethodNotAllowed, nil},
 		{"an id that can be none", acmesToken, "GET", "/v1/operations/web%201", "", CodeNotFound, nil},
 		{

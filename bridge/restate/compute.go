@@ -20,7 +20,7 @@ import (
 
 // compute is the Restate service Compute.
 type compute struct {
-	ops       bridge.Operations
+	ops       bridge.Compute
 	target    string
 	pollAfter time.Duration
 }

@@ -26,6 +26,8 @@ type ComputeConfig struct {
 	IdentityKeys []string `json:"identity_keys"`
 	// Target names the target of type restate by which handlers that wait for an operation are called back. Required.
 	Target string `json:"target"`
+	// Tenants are those whose operations may be started, polled and cancelled. Default: all.
+	Tenants bridge.Tenants `json:"tenants"`
 	// PollAfter is how long a handler waits for its callback before it polls the status, at least "1s". The interval
 	// doubles with each poll, up to 10 minutes. Default "1m".
 	PollAfter bellhop.Duration `json:"poll_after"`
@@ -66,6 +68,7 @@ func (c ComputeConfig) Check() error {
 	if c.Target == "" {
 		faults.Add("target", "is required: the name of a target of type restate")
 	}
+	faults.Note("tenants", c.Tenants.Check())
 	if time.Duration(c.PollAfter) < time.Second {
 		faults.Add("poll_after", "must be at least 1s")
 	}
@@ -82,7 +85,7 @@ type Endpoint struct {
 }
 
 // Listen serves the service until it is stopped. failed is told when it ends by itself.
-func Listen(config ComputeConfig, ops bridge.Operations, logger *slog.Logger, failed func(error)) (*Endpoint, error) {
+func Listen(config ComputeConfig, ops bridge.Compute, logger *slog.Logger, failed func(error)) (*Endpoint, error) {
 	if err := config.Check(); err != nil {
 		return nil, err
 	}
@@ -91,7 +94,7 @@ func Listen(config ComputeConfig, ops bridge.Operations, logger *slog.Logger, fa
 	if len(config.IdentityKeys) > 0 {
 		endpoint.WithIdentityV1(config.IdentityKeys...)
 	}
-	c := &compute{ops: ops, target: config.Target, pollAfter: time.Duration(config.PollAfter)}
+	c := &compute{ops: config.Tenants.For(ops), target: config.Target, pollAfter: time.Duration(config.PollAfter)}
 	handler, err := endpoint.Bind(c.definition()).Handler()
 	if err != nil {
 		return nil, err

@@ -20,7 +20,7 @@ import (
 )
 
 // NewService makes the Nexus service whose contract is package compute.
-func NewService(ops bridge.Operations) *nexus.Service {
+func NewService(ops bridge.Compute) *nexus.Service {
 	s := &service{ops: ops}
 	made := nexus.NewService(compute.Service)
 	made.MustRegister(
@@ -34,7 +34,7 @@ func NewService(ops bridge.Operations) *nexus.Service {
 	return made
 }
 
-type service struct{ ops bridge.Operations }
+type service struct{ ops bridge.Compute }
 
 // carryOut is a Nexus operation that ends as the operation's workflow does. The operation is started as by anybody else
 // and the Nexus operation attached to it, so that any number of callers may wait for one operation.

@@ -110,7 +110,7 @@ func describe(structure *ast.StructType) []field {
 var own = map[string]string{
 	"Duration": "duration", "Time": "time", "RawMessage": "object", "int": "number", "int64": "number", "float64": "number",
 	"bool": "true or false", "CancelPolicy": "string", "AbandonPolicy": "string", "Moment": "string", "State": "string", "Verb": "string", "Event": "string", "Code": "string",
-	"ReceiptState": "string", "Failures": "string", "Level": "string",
+	"Tenants": "list of string", "ReceiptState": "string", "Failures": "string", "Level": "string",
 }
 
 func kindOf(expression ast.Expr) string {

@@ -62,8 +62,7 @@ const tailLines = 5000
 func Start(ctx context.Context, path string, args, env []string, look func(line string) bool) (*Process, error) {
 	cmd := exec.Command(path, args...) //nolint:gosec // our own binaries
 	cmd.Env = append(os.Environ(), env...)
-	// A signal to the test's own process group is the test's business.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = attributes()
 	read, write, err := os.Pipe()
 	if err != nil {
 		return nil, err

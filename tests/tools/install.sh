@@ -2,7 +2,7 @@
 # Installs tools and peers into .tools/, each once per version.
 #
 #   install.sh NAME…   installs what is missing of temporal, restate-server, stepfunctions, ministack, webhook-libraries,
-#                      golangci-lint, workflowcheck, docker-compose; says nothing of what is there
+#                      kubernetes, golangci-lint, workflowcheck, docker-compose; says nothing of what is there
 #   install.sh --list  prints names and versions
 #
 # A program is kept as .tools/NAME-VERSION-GO, GO being the toolchain that built it (an analyser built with an older
@@ -24,11 +24,16 @@ webhooks=$(cksum <"$root/tests/webhook/package-lock.json" | cut -d ' ' -f 1)
 # engine and needs twice the space.
 stepfunctions=$(sed -n 's|^localstack-core.*==\([0-9.]*\).*$|\1|p' "$root/tests/tools/stepfunctions/requirements.txt")
 stepfunctions=$stepfunctions-$(cksum <"$root/tests/tools/stepfunctions/requirements.txt" | cut -d ' ' -f 1)
-# An emulator of AWS, of which Amazon ECS is used; what it does and does not is said in tests/peers/ministack.go.
+# An emulator of AWS, of which Amazon ECS is used; what it does and does not is said in tests/peers/ministack.go. Of the
+# other one, localemu, ECS is moto's: its deployments have no rollout state, and it needs eight times the space.
 ministack=$(sed -n 's|^ministack==\([0-9.]*\).*$|\1|p' "$root/tests/tools/ministack/requirements.txt")
 ministack=$ministack-$(cksum <"$root/tests/tools/ministack/requirements.txt" | cut -d ' ' -f 1)
 # Has exclude directives, which go install refuses too: its version is the one in tests/tools/compose/go.mod.
 compose=$(sed -n 's|^.*github.com/docker/compose/v5 \(v[^ ]*\).*$|\1|p' "$root/tests/tools/compose/go.mod")
+# The programs of a Kubernetes cluster without machines, whose versions are in tests/tools/kubernetes/go.mod: that of
+# Kubernetes for people to read, and the sum of them all.
+kubernetes=$(sed -n 's|^.*k8s.io/kubernetes \(v[^ ]*\).*$|\1|p' "$root/tests/tools/kubernetes/go.mod")
+kubernetes=$kubernetes-$(cksum <"$root/tests/tools/kubernetes/go.mod" | cut -d ' ' -f 1)
 
 version() {
 	case $1 in
@@ -40,6 +45,7 @@ version() {
 	golangci-lint) echo "$golangci" ;;
 	workflowcheck) echo "$workflowcheck" ;;
 	docker-compose) echo "$compose" ;;
+	kubernetes) echo "$kubernetes" ;;
 	*)
 		echo "install.sh: unknown tool $1" >&2
 		return 2
@@ -85,6 +91,21 @@ build() {
 		cd "$root/tests/tools/compose" && go build -ldflags "-X github.com/docker/compose/v5/internal.Version=$2" \
 			-o "$3/docker-compose" github.com/docker/compose/v5/cmd
 		;;
+	kubernetes)
+		# What a release says of itself, else it calls itself v0.0.0-master.
+		release=${2%-*}
+		minor=${release#v1.}
+		mkdir "$3/$1" && cd "$root/tests/tools/kubernetes" && go build \
+			-ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$release -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=${minor%%.*}" \
+			-o "$3/$1/" tool && mv "$3/$1/server" "$3/$1/etcd"
+		;;
+	esac
+}
+
+# patience says of what takes minutes that it does.
+patience() {
+	case $1 in
+	kubernetes) echo ', which takes ten minutes unless the compiler has it cached' ;;
 	esac
 }
 
@@ -93,7 +114,7 @@ install() {
 	version=$(version "$name")
 	kept=$name-$version-$(go env GOVERSION)
 	if [ ! -x "$tools/$kept" ]; then
-		printf 'installing %s %s ... ' "$name" "$version"
+		printf 'installing %s %s%s ... ' "$name" "$version" "$(patience "$name")"
 		began=$(date +%s)
 		temp=$(mktemp -d "$tools/tmp.XXXXXX")
 		# With the environment of the Makefile, so that both share what the compiler has cached.
@@ -117,7 +138,7 @@ install() {
 }
 
 if [ "${1:-}" = --list ]; then
-	for name in temporal restate-server stepfunctions ministack webhook-libraries golangci-lint workflowcheck docker-compose; do
+	for name in temporal restate-server stepfunctions ministack webhook-libraries golangci-lint workflowcheck docker-compose kubernetes; do
 		echo "$name $(version "$name")"
 	done
 	exit

@@ -10,7 +10,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	sqstypes "github.com/aws/aws-sdk-go-v2/service/sqs/types"
-	"github.com/aws/smithy-go"
 )
 
 // Events say how the events of the cluster reach the queue.
@@ -21,8 +20,6 @@ type Events struct {
 	Disorder bool
 	// LoseEvery lets every nth message be lost; 1 loses all. 0: none.
 	LoseEvery int
-
-	count int
 }
 
 // message is one in the queue.
@@ -39,8 +36,8 @@ func (s *Server) emit(kind string, resources []string, detail any) {
 	if how == nil {
 		return
 	}
-	how.count++
-	if how.LoseEvery > 0 && how.count%how.LoseEvery == 0 {
+	s.emitted++
+	if how.LoseEvery > 0 && s.emitted%how.LoseEvery == 0 {
 		return
 	}
 	body, err := json.Marshal(map[string]any{
@@ -161,7 +158,7 @@ func (s *Server) take(in *sqs.ReceiveMessageInput) ([]byte, <-chan struct{}, err
 	if len(out.Messages) == 0 && !s.closed && in.WaitTimeSeconds > 0 {
 		return nil, s.changed, nil
 	}
-	answer, err := write(smithy.Serializable(out))
+	answer, err := write(out)
 	return answer, nil, err
 }
 

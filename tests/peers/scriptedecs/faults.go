@@ -43,8 +43,10 @@ func (s *Server) Lose(action string, n int) {
 	s.befall(&fault{action: action, left: n, lost: true})
 }
 
-// Deny lets every call of an action end as IAM denies it; Allow lets it through again.
-func (s *Server) Deny(action string)  { s.permit(action, false) }
+// Deny lets every call of an action end as IAM denies it.
+func (s *Server) Deny(action string) { s.permit(action, false) }
+
+// Allow lets it through again.
 func (s *Server) Allow(action string) { s.permit(action, true) }
 
 func (s *Server) permit(action string, allowed bool) {

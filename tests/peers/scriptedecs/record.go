@@ -22,12 +22,12 @@ type record struct {
 	rollsBackTo *deployment
 }
 
-// recorded makes the record of a deployment, if there is none yet.
+// recorded makes the record of a deployment, if there is none yet. One that was overtaken before it appeared has none.
 func (s *Server) recorded(d *deployment) {
-	if d.record != nil {
+	svc := d.service
+	if d.record != nil || *svc.Status != active || svc.deployments[0] != d {
 		return
 	}
-	svc := d.service
 	now := time.Now()
 	r := &record{
 		of: d,
@@ -215,7 +215,7 @@ func (s *Server) inProgress(arn *string) (*record, error) {
 	switch {
 	case r == nil:
 		return nil, refuse("ServiceDeploymentNotFoundException", "Service deployment not found.")
-	case r.ended() || strings.HasPrefix(string(r.Status), "ROLLBACK"):
+	case r.ended(), strings.HasPrefix(string(r.Status), "ROLLBACK"), *r.of.service.Status != active, r.of != r.of.service.deployments[0]:
 		return nil, refuse("ConflictException", "The service deployment is not in progress.")
 	}
 	return r, nil

@@ -174,10 +174,14 @@ const noFargate = "Capacity is unavailable at this time. Please try again later 
 // lost takes note of a task that failed to start, or whose health check failed: the circuit breaker counts them until the
 // rollout is through.
 func (s *Server) lost(d *deployment) {
-	if d.RolloutState != types.DeploymentRolloutStateInProgress {
+	if d.RolloutState != types.DeploymentRolloutStateInProgress || *d.service.Status != active {
 		return
 	}
 	d.FailedTasks++
+	if d.FailedTasks == 3 {
+		s.say(d.service, "is unable to consistently start tasks successfully.")
+		s.emitAction(d.service, "SERVICE_TASK_START_IMPAIRED", "tasks fail to start")
+	}
 	breaker := d.service.DeploymentConfiguration.DeploymentCircuitBreaker
 	if d != d.service.deployments[0] || !breaker.Enable || d.FailedTasks < threshold(d.service) {
 		return
@@ -192,11 +196,11 @@ func threshold(svc *service) int32 { return min(max((svc.DesiredCount+1)/2, 3), 
 // fail ends a deployment without success. With rollback the last one that completed becomes the primary one again.
 func (s *Server) fail(d *deployment, reason, because string, rollback bool) {
 	svc := d.service
+	s.recorded(d)
 	d.roll(types.DeploymentRolloutStateFailed, reason)
 	d.hook = ""
 	s.say(svc, "(deployment %s) deployment failed: tasks failed to start.", *d.Id)
 	s.emitDeployment(d, "SERVICE_DEPLOYMENT_FAILED", reason)
-	s.recorded(d)
 	if !rollback {
 		d.record.end(types.ServiceDeploymentStatusStopped, "Service deployment stopped because "+because)
 		return
@@ -217,4 +221,6 @@ func (s *Server) fail(d *deployment, reason, because string, rollback bool) {
 }
 
 // scaling is why the scheduler stops a task.
-func scaling(d *deployment) string { return fmt.Sprintf("Scaling activity initiated by (deployment %s)", *d.Id) }
+func scaling(d *deployment) string {
+	return fmt.Sprintf("Scaling activity initiated by (deployment %s)", *d.Id)
+}

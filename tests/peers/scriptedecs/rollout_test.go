@@ -98,6 +98,10 @@ func TestAPausedRolloutWaitsForSomebody(t *testing.T) {
 	if len(record.LifecycleHookDetails) != 1 || record.LifecycleHookDetails[0].Status != types.DeploymentLifecycleHookStatusAwaitingAction {
 		t.Fatalf("it awaits no action: %+v", record)
 	}
+	a.completed("clock", "ready") // in this time it would have started, too
+	if seen := a.describe("web"); seen.PendingCount+seen.RunningCount != 0 {
+		t.Errorf("paused, and it is %+v", seen)
+	}
 	_, err := a.client.ContinueServiceDeployment(t.Context(), &ecs.ContinueServiceDeploymentInput{
 		ServiceDeploymentArn: record.ServiceDeploymentArn, HookId: record.LifecycleHookDetails[0].HookId,
 	})

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -60,6 +61,7 @@ type Server struct {
 	runTokens   map[string]*run
 	deployments map[string]*record // by the service deployment's ARN
 	queue       []*message
+	emitted     int // how many events there were
 	denied      map[string]bool
 	sessions    map[string]string // access key → role ARN
 }
@@ -144,9 +146,15 @@ func (s *Server) arn(kind string, path ...string) string {
 	return fmt.Sprintf("arn:aws:ecs:%s:%s:%s/%s", s.options.Region, s.options.Account, kind, strings.Join(path, "/"))
 }
 
-// hex and digits make ids in the two ways of ECS.
-func (s *Server) hex() string    { return fmt.Sprintf("%016x%016x", s.random.Uint64(), s.random.Uint64()) }
-func (s *Server) digits() string { return fmt.Sprintf("%019d", s.random.Uint64N(1e19)) }
+// hex makes an id in one of ECS's ways.
+func (s *Server) hex() string {
+	return fmt.Sprintf("%016x%016x", s.random.Uint64(), s.random.Uint64())
+}
+
+// digits makes one in the other.
+func (s *Server) digits() string {
+	return fmt.Sprintf("%019d", s.random.Uint64N(1e19))
+}
 
 // cluster says which cluster a request means.
 func (s *Server) cluster(given *string) (string, error) {
@@ -154,10 +162,8 @@ func (s *Server) cluster(given *string) (string, error) {
 	if given != nil && *given != "" {
 		name = (*given)[strings.LastIndex(*given, "/")+1:]
 	}
-	for _, known := range s.options.Clusters {
-		if name == known {
-			return name, nil
-		}
+	if slices.Contains(s.options.Clusters, name) {
+		return name, nil
 	}
 	return "", refuse("ClusterNotFoundException", "Cluster not found.")
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -176,7 +177,7 @@ func (s *Server) updateService(in *ecs.UpdateServiceInput) (*ecs.UpdateServiceOu
 	if *svc.Status != active {
 		return nil, refuse("ServiceNotActiveException", "Service was not ACTIVE.")
 	}
-	primary := svc.deployments[0]
+	before, primary := svc.Service, svc.deployments[0]
 	definition := primary.definition
 	if in.TaskDefinition != nil {
 		if definition, err = s.usable(in.TaskDefinition); err != nil {
@@ -211,8 +212,10 @@ func (s *Server) updateService(in *ecs.UpdateServiceInput) (*ecs.UpdateServiceOu
 		svc.DesiredCount = *in.DesiredCount
 	}
 	// Only a change of what tasks are, or of where they run, is a new deployment.
-	if in.ForceNewDeployment || definition != primary.definition || in.NetworkConfiguration != nil || in.CapacityProviderStrategy != nil ||
-		in.LoadBalancers != nil || in.PlatformVersion != nil {
+	changed := before.LaunchType != svc.LaunchType || !reflect.DeepEqual(before.CapacityProviderStrategy, svc.CapacityProviderStrategy) ||
+		!reflect.DeepEqual(before.NetworkConfiguration, svc.NetworkConfiguration) ||
+		!reflect.DeepEqual(before.LoadBalancers, svc.LoadBalancers) || !reflect.DeepEqual(before.PlatformVersion, svc.PlatformVersion)
+	if in.ForceNewDeployment || definition != primary.definition || changed {
 		s.deploy(svc, definition)
 	}
 	s.look(svc)

@@ -39,8 +39,7 @@ func setup(t *testing.T, options scriptedecs.Options) *account {
 
 // code is an error's code.
 func code(err error) string {
-	var api smithy.APIError
-	if errors.As(err, &api) {
+	if api, ok := errors.AsType[smithy.APIError](err); ok {
 		return api.ErrorCode()
 	}
 	return fmt.Sprint(err)

@@ -12,10 +12,12 @@ type assumedRole struct {
 	XMLName xml.Name `xml:"https://sts.amazonaws.com/doc/2011-06-15/ AssumeRoleResponse"`
 	Result  struct {
 		User struct {
-			Arn, AssumedRoleId string
+			Arn string
+			ID  string `xml:"AssumedRoleId"`
 		} `xml:"AssumedRoleUser"`
 		Credentials struct {
-			AccessKeyId, SecretAccessKey, SessionToken, Expiration string
+			Key                                       string `xml:"AccessKeyId"`
+			SecretAccessKey, SessionToken, Expiration string
 		}
 	} `xml:"AssumeRoleResult"`
 	RequestID string `xml:"ResponseMetadata>RequestId"`
@@ -57,8 +59,8 @@ func (s *Server) serveSTS(w http.ResponseWriter, r *http.Request, body []byte) {
 	s.mu.Unlock()
 	answer := assumedRole{RequestID: request}
 	answer.Result.User.Arn = strings.Replace(role, ":iam:", ":sts:", 1) + "/" + session
-	answer.Result.User.AssumedRoleId = "AROA:" + session
-	answer.Result.Credentials.AccessKeyId = key
+	answer.Result.User.ID = "AROA:" + session
+	answer.Result.Credentials.Key = key
 	answer.Result.Credentials.SecretAccessKey, answer.Result.Credentials.SessionToken = "secret", "session"
 	answer.Result.Credentials.Expiration = time.Now().Add(time.Hour).UTC().Format(time.RFC3339)
 	_ = xml.NewEncoder(w).Encode(answer) // as above

@@ -19,7 +19,9 @@ type taskDefinition struct {
 	tags []types.Tag
 }
 
-func (d *taskDefinition) does() Workload { return workload(aws.ToString(leading(&d.TaskDefinition).Image)) }
+func (d *taskDefinition) does() Workload {
+	return workload(aws.ToString(leading(&d.TaskDefinition).Image))
+}
 
 // checked says whether health checks decide when a task is ready.
 func (d *taskDefinition) checked() bool {

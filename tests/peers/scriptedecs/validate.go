@@ -15,7 +15,7 @@ import (
 var (
 	ecsName  = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,255}$`)
 	tagChars = regexp.MustCompile(`^[\p{L}\p{Z}\p{N}_.:/=+\-@]*$`)
-	token    = regexp.MustCompile(`^[!-~]*$`)
+	token    = regexp.MustCompile(`^[[:graph:]]*$`)
 )
 
 func checkToken(given *string, longest int) error {

@@ -1,0 +1,163 @@
+package kubernetes
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"bellhop"
+)
+
+// wire is the way to the API server. It makes one attempt: what client-go would try again by itself, for as long as it
+// likes, it turns into an error that client-go lets pass. It also learns the cluster's clock, in which the ages of pods
+// are told, from each answer.
+type wire struct {
+	next http.RoundTripper
+	skew *atomic.Int64
+}
+
+func (w wire) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := w.next.RoundTrip(request)
+	if err != nil {
+		if request.Context().Err() != nil {
+			return nil, err
+		}
+		return nil, unanswered{bellhop.Fail(bellhop.CodeProviderUnavailable, "the API server does not answer").Because(err)}
+	}
+	w.noteClock(response)
+	// Without this header client-go gives up at the first answer.
+	wait, err := strconv.Atoi(response.Header.Get("Retry-After"))
+	if err != nil || response.StatusCode != http.StatusTooManyRequests && response.StatusCode < http.StatusInternalServerError {
+		return response, nil
+	}
+	said, err := io.ReadAll(io.LimitReader(response.Body, 1<<10))
+	response.Body.Close() //nolint:errcheck,gosec // what was said is read
+	code := bellhop.CodeProviderUnavailable
+	if response.StatusCode == http.StatusTooManyRequests {
+		code = bellhop.CodeProviderThrottled
+	}
+	failure := bellhop.Fail(code, "the API server asks to come again later")
+	failure.ProviderError = response.Status + ": " + strings.TrimSpace(string(said))
+	if err != nil {
+		failure.ProviderError = response.Status
+	}
+	failure.RetryAfter = time.Duration(wait) * time.Second
+	return nil, unanswered{failure}
+}
+
+// noteClock compares clocks. The header counts whole seconds, so a small difference is none.
+func (w wire) noteClock(response *http.Response) {
+	at, err := http.ParseTime(response.Header.Get("Date"))
+	if err != nil {
+		return
+	}
+	skew := time.Until(at)
+	if skew.Abs() < 2*time.Second {
+		skew = 0
+	}
+	w.skew.Store(int64(skew))
+}
+
+// unanswered carries a failure through client-go, which reads errors' texts to decide whether to try again.
+type unanswered struct{ failure *bellhop.Failure }
+
+func (unanswered) Error() string   { return "no answer" }
+func (u unanswered) Unwrap() error { return u.failure }
+
+// classify is the one place that says what an error of the API server means. It returns nil for nil, the error of a
+// context as it is, since the caller gave up and the cluster did nothing wrong, and else a *[bellhop.Failure] that says
+// what was being done.
+func classify(err error, doing string) error {
+	if err == nil {
+		return nil
+	}
+	if u, ok := errors.AsType[unanswered](err); ok {
+		failure := *u.failure
+		failure.Message = "cannot " + doing + ": " + failure.Message
+		return &failure
+	}
+	if failure, ok := errors.AsType[*bellhop.Failure](err); ok { // classified nearer to the wire
+		return failure
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	code, hint := codeOf(err)
+	return bellhop.Fail(code, "cannot %s%s", doing, hint).Because(err)
+}
+
+// codeOf also says what is to be done about it, where that can be said.
+func codeOf(err error) (bellhop.Code, string) {
+	switch {
+	case namespaceMissing(err):
+		return bellhop.CodeResourceNotFound, ": the namespace does not exist; create it, or set create_namespaces"
+	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		return bellhop.CodeResourceNotFound, ": the namespace is being deleted"
+	case apierrors.IsUnauthorized(err):
+		return bellhop.CodePermissionDenied, ": the API server does not take the worker's credentials"
+	case apierrors.IsForbidden(err):
+		return codeOfForbidden(err.Error()), ""
+	case apierrors.IsNotFound(err), apierrors.IsGone(err):
+		return bellhop.CodeResourceNotFound, ""
+	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err),
+		apierrors.IsNotAcceptable(err), apierrors.IsUnsupportedMediaType(err), apierrors.IsMethodNotSupported(err):
+		return bellhop.CodeInvalidSpec, ""
+	case apierrors.IsTooManyRequests(err):
+		return bellhop.CodeProviderThrottled, ""
+	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err):
+		return bellhop.CodeProviderUnavailable, ": others are changing it at the same time"
+	case apierrors.IsServerTimeout(err), apierrors.IsTimeout(err), apierrors.IsServiceUnavailable(err),
+		apierrors.IsInternalError(err), apierrors.IsUnexpectedServerError(err), apierrors.IsResourceExpired(err), unreachable(err):
+		return bellhop.CodeProviderUnavailable, ""
+	}
+	if status := apierrors.APIStatus(nil); errors.As(err, &status) && status.Status().Code >= http.StatusInternalServerError {
+		return bellhop.CodeProviderUnavailable, ""
+	}
+	return bellhop.CodeInternal, ""
+}
+
+// codeOfForbidden reads why something is forbidden: by an authorizer, by a quota, or by an admission policy. The
+// conditions of deployments and jobs hold the same texts after the fact.
+func codeOfForbidden(text string) bellhop.Code {
+	switch {
+	case strings.Contains(text, "exceeded quota"):
+		return bellhop.CodeQuotaExceeded
+	case strings.Contains(text, "maximum "), strings.Contains(text, "minimum "), strings.Contains(text, "failed quota"):
+		return bellhop.CodeInvalidSpec // a LimitRange, or a quota that needs limits
+	}
+	return bellhop.CodePermissionDenied
+}
+
+// namespaceMissing says whether it is the namespace that was not found, and not the object.
+func namespaceMissing(err error) bool {
+	status := apierrors.APIStatus(nil)
+	return errors.As(err, &status) && status.Status().Reason == metav1.StatusReasonNotFound && status.Status().Details != nil &&
+		status.Status().Details.Kind == "namespaces"
+}
+
+// unreachable says whether err means that the API server stopped in the middle of an answer.
+func unreachable(err error) bool {
+	var network net.Error
+	return errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		strings.Contains(err.Error(), "unexpected error when reading response body")
+}
+
+// ended is the failure that ends the operation. It is nil when err is none, and when the API server could not be asked,
+// which is tried again.
+func ended(err error) *bellhop.Failure {
+	failure, ok := errors.AsType[*bellhop.Failure](err)
+	if !ok || failure.Code == bellhop.CodeProviderUnavailable || failure.Code == bellhop.CodeProviderThrottled {
+		return nil
+	}
+	return failure
+}
