@@ -123,11 +123,14 @@ func TestSecretsShowNowhere(t *testing.T) {
 	leaky, tenant := b.leaky()
 	providers := ""
 	if leaky != "" {
-		providers = withDocker + "\n"
+		folder := filepath.Join(b.folder, "secrets", tenant)
+		require.NoError(t, os.MkdirAll(folder, 0o700))
+		require.NoError(t, os.WriteFile(filepath.Join(folder, "db"), []byte(s.random("referred-file")+"\n"), 0o600))
+		providers = fmt.Sprintf("  docker: {type: docker, stop_timeout: 1s, secrets: {dir: %s, env_prefix: TENANTS_}}\n", filepath.Dir(folder))
 	}
 	worker := b.work(b.config(providers+noBackstop, targets, tracing, "log: {level: debug}", "metrics_token_file: "+write("token", metricsToken)),
 		"AWS_ACCESS_KEY_ID=AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY="+s.random("aws-secret-key"),
-		"AWS_SESSION_TOKEN="+s.random("aws-session-token"), "AWS_CONFIG_FILE="+os.DevNull, "AWS_SHARED_CREDENTIALS_FILE="+os.DevNull)
+		"AWS_SESSION_TOKEN="+s.random("aws-session-token"), "TENANTS_TOKEN="+s.random("referred-variable"), "AWS_CONFIG_FILE="+os.DevNull, "AWS_SHARED_CREDENTIALS_FILE="+os.DevNull)
 
 	password, unusual := s.random("env-value"), s.random(`env "value" <of>\ several`)
 	operation := func(resource, provider, script string) string {
@@ -183,8 +186,11 @@ func TestSecretsShowNowhere(t *testing.T) {
 		ids = append(ids, id)
 	}
 	if leaky != "" {
-		begin("container", strings.NewReplacer("nginx:1.27", leaky, "acme", tenant).Replace(operation("container", "docker", `{}`)))
-		ids = append(ids, "container")
+		begin("container", strings.NewReplacer("nginx:1.27", leaky, "acme", tenant, `"env":`,
+			`"secrets": {"DB": "file:db", "TOKEN": "env:TENANTS_TOKEN"}, "env":`).Replace(operation("container", "docker", `{}`)))
+		begin("no-secret", fmt.Sprintf(`{"tenant_id": %q, "resource": "no-secret", "provider": "docker", "spec": {"image": %q,
+			"secrets": {"DB": "file:none", "TOKEN": "env:TENANTS_NONE"}}}`, tenant, leaky))
+		ids = append(ids, "container", "no-secret")
 	}
 
 	look := func(when string) {
@@ -254,6 +260,18 @@ func TestSecretsShowNowhere(t *testing.T) {
 	require.Contains(t, said["bellhop status fails -o json"], "panic: cannot log in with [redacted] nor [redacted]")
 	require.Contains(t, said["callbacks"], "panic: cannot log in with [redacted] nor [redacted]")
 	require.Contains(t, said["bellhop status fails -o json"], "the receiver answered 500 Internal Server Error: POST /500?[redacted]")
+	if leaky != "" {
+		require.Contains(t, said["bellhop status container"], "cannot start with DB=[redacted]", "the container had it")
+		require.Contains(t, said["bellhop status container"], "cannot start with TOKEN=[redacted]", "the container had it")
+		require.Contains(t, said["bellhop status no-secret"], "there is no file:none for tenant "+tenant)
+		require.Contains(t, said["bellhop status no-secret"], "there is no env:TENANTS_NONE at the worker")
+		// What is referred to is not even in what the operation and its activities were given.
+		everything := b.history("container", nil)
+		for _, kind := range []string{"referred-file", "referred-variable"} {
+			require.NotContains(t, everything, s[kind], "the %s is in the history", kind)
+		}
+		require.Contains(t, everything, password, "the history was looked at")
+	}
 	require.Contains(t, said["bellhop status fails -o json"], "restate answered 403 Forbidden: POST /403/restate/awakeables/[redacted]/resolve")
 
 	searched := 0
@@ -290,14 +308,21 @@ func forms(secret string) []string {
 // watcher signals, which the operation itself blots out. These are not encrypted; docs/concepts.md says so.
 func (b *bench) answersIn(id string) string {
 	b.Helper()
+	return b.history(id, []enumspb.EventType{
+		enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED, enumspb.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED,
+		enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED,
+	})
+}
+
+// history is an operation's history without some types of events.
+func (b *bench) history(id string, without []enumspb.EventType) string {
+	b.Helper()
 	var all []byte
 	history := b.client.GetWorkflowHistory(b.ctx, id, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for history.HasNext() {
 		event, err := history.Next()
 		require.NoError(b, err)
-		switch event.GetEventType() { //nolint:exhaustive // the others are looked at
-		case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED, enumspb.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED,
-			enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED:
+		if slices.Contains(without, event.GetEventType()) {
 			continue
 		}
 		raw, err := proto.Marshal(event)
