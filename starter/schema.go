@@ -12,6 +12,7 @@ import (
 
 	"bellhop"
 	"bellhop/activities/docker"
+	"bellhop/activities/ecs"
 	"bellhop/activities/simulated"
 )
 
@@ -25,6 +26,7 @@ var schemas embed.FS
 func providerTypes() map[string]func(bellhop.Operation) error {
 	return map[string]func(bellhop.Operation) error{
 		"docker":    docker.Check,
+		"ecs":       ecs.Check,
 		"simulated": simulated.Check,
 	}
 }

@@ -170,8 +170,7 @@ func (c *clients) rollout(ctx context.Context, f found) (*types.ServiceDeploymen
 	}
 	doing := "list deployments of service " + aws.ToString(f.service.ServiceName)
 	listed, err := c.ecs.ListServiceDeployments(ctx, &ecs.ListServiceDeploymentsInput{
-		Cluster: aws.String(c.cluster), Service: f.service.ServiceArn,
-		CreatedAt: &types.CreatedAt{After: aws.Time(begun.Add(-aboutThen)), Before: aws.Time(begun.Add(aboutThen))},
+		Cluster: aws.String(c.cluster), Service: f.service.ServiceArn, MaxResults: aws.Int32(listAtOnce), // the newest
 	})
 	if err != nil || len(listed.ServiceDeployments) == 0 {
 		return nil, unlessEnded(classify(err, doing))
@@ -182,6 +181,9 @@ func (c *clients) rollout(ctx context.Context, f found) (*types.ServiceDeploymen
 	nearest := slices.MinFunc(listed.ServiceDeployments, func(a, b types.ServiceDeploymentBrief) int {
 		return cmp.Compare(distance(a), distance(b))
 	})
+	if distance(nearest) > aboutThen {
+		return nil, nil //nolint:nilnil // it is told of later
+	}
 	revisions, err := c.ecs.DescribeServiceRevisions(ctx, &ecs.DescribeServiceRevisionsInput{
 		ServiceRevisionArns: []string{aws.ToString(nearest.TargetServiceRevisionArn)},
 	})

@@ -13,6 +13,7 @@ import (
 
 	"bellhop"
 	"bellhop/activities/docker"
+	"bellhop/activities/ecs"
 	"bellhop/activities/simulated"
 )
 
@@ -25,6 +26,7 @@ var described = []struct {
 	{"operation", "An operation of bellhop: the input of its workflows, and what its command line reads", bellhop.Operation{}, "."},
 	{"simulated", "The provider_config of an operation at a provider of type simulated", simulated.Script{}, "activities/simulated"},
 	{"docker", "The provider_config of an operation at a provider of type docker", docker.OperationConfig{}, "activities/docker"},
+	{"ecs", "The provider_config of an operation at a provider of type ecs", ecs.OperationConfig{}, "activities/ecs"},
 }
 
 // Schemas are the JSON Schemas that `bellhop schema` prints, by name, made of the types of the sources under root and their
