@@ -97,8 +97,8 @@ const (
 	DefaultReadsPerSecond       = 15
 	DefaultWritesPerSecond      = 4
 	DefaultDefinitionsPerSecond = 0.8
-	DefaultPollMin              = 5 * time.Second
-	DefaultPollMax              = 30 * time.Second
+	DefaultPollEvery            = 5 * time.Second
+	DefaultPollUpTo             = 30 * time.Second
 	DefaultResync               = time.Minute
 )
 
@@ -151,7 +151,7 @@ func (c Config) withDefaults() (Config, error) {
 	return c, faults.Err()
 }
 
-var rolePattern = regexp.MustCompile(`^arn:[a-z-]+:iam::[0-9]{12}:role/[^\s{}]+$`)
+var rolePattern = regexp.MustCompile(`^arn:[a-z-]+:iam::\d{12}:role/[^\s{}]+$`)
 
 func (c Config) checkRoles(faults *bellhop.Faults) {
 	for _, role := range []struct {
@@ -204,8 +204,8 @@ func (c *Config) fillRates(faults *bellhop.Faults) {
 		value    *bellhop.Duration
 		standard time.Duration
 	}{
-		{"poll_min", &c.PollMin, DefaultPollMin},
-		{"poll_max", &c.PollMax, max(DefaultPollMax, time.Duration(c.PollMin))},
+		{"poll_min", &c.PollMin, DefaultPollEvery},
+		{"poll_max", &c.PollMax, max(DefaultPollUpTo, time.Duration(c.PollMin))},
 		{"resync", &c.Resync, max(DefaultResync, time.Duration(c.PollMin))},
 	} {
 		if *d.value == 0 {

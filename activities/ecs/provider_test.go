@@ -160,7 +160,7 @@ func TestLostAnswersMakeNoSecondDeployment(t *testing.T) {
 	require.Equal(t, bellhop.PhaseReady, d.end(op).Phase)
 	deployments := map[string]bool{}
 	for _, call := range d.server.Calls() {
-		for _, text := range strings.Split(string(call.Body), `"`) {
+		for text := range strings.SplitSeq(string(call.Body), `"`) {
 			if id, _, ok := strings.Cut(text, "@"); ok && strings.HasPrefix(id, "ecs-svc/") {
 				deployments[id] = true
 			}
@@ -269,7 +269,7 @@ func (d *desk) watch() func(id string) bellhop.Phase {
 			last[seen.OperationID] = seen.Phase
 		})
 	}()
-	d.Cleanup(func() { <-ended })
+	d.Cleanup(func() { <-ended }) //nolint:errcheck // that of its context
 	return func(id string) bellhop.Phase {
 		lock.Lock()
 		defer lock.Unlock()

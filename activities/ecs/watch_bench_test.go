@@ -30,7 +30,7 @@ func TestCallsOfTheWatch(t *testing.T) {
 		t.Run(fmt.Sprint(waiting), func(t *testing.T) {
 			d := setup(t, scriptedecs.Options{}, func(c *Config) {
 				// The defaults, but for a clock that runs faster: what counts is calls per interval.
-				c.PollMin, c.PollMax, c.Resync = bellhop.Duration(DefaultPollMin/hurry), bellhop.Duration(DefaultPollMax/hurry), bellhop.Duration(DefaultResync/hurry)
+				c.PollMin, c.PollMax, c.Resync = bellhop.Duration(DefaultPollEvery/hurry), bellhop.Duration(DefaultPollUpTo/hurry), bellhop.Duration(DefaultResync/hurry)
 				c.ReadsPerSecond = DefaultReadsPerSecond * hurry
 			})
 			slow := image("slow")
@@ -42,23 +42,22 @@ func TestCallsOfTheWatch(t *testing.T) {
 				_, err := asker.Provision(t.Context(), ops[i])
 				require.NoError(t, err)
 			}
-			d.watch()
-			<-time.After(2 * time.Duration(d.provider.config.PollMax)) // the intervals have grown
 			since := time.Now()
-			<-time.After(time.Minute / hurry)
-			watched := d.server.CallsSince(since)
-			all := total(watched)
-
-			since = time.Now()
 			for _, op := range ops { // one round of polls, one for each operation
 				_, err := asker.Observe(t.Context(), op)
 				require.NoError(t, err)
 			}
-			round := time.Since(since)
-			naive := d.server.CallsSince(since)["ecs:DescribeServices"] - watched["ecs:DescribeServices"]*int(round)/int(time.Minute/hurry)
+			naive := d.server.CallsSince(since)["ecs:DescribeServices"]
+
+			d.watch()
+			<-time.After(2 * time.Duration(d.provider.config.PollMax)) // the intervals have grown
+			since = time.Now()
+			<-time.After(time.Minute / hurry)
+			watched := d.server.CallsSince(since)
+			all := total(watched)
 			t.Logf("%d waiting: %d DescribeServices a minute, %d calls in all; a poll for each of them, every %s: %d DescribeServices a minute",
-				waiting, watched["ecs:DescribeServices"], all, DefaultPollMin, naive*int(time.Minute/DefaultPollMin))
-			rounds := int(time.Minute/DefaultPollMin) + 1
+				waiting, watched["ecs:DescribeServices"], all, DefaultPollEvery, naive*int(time.Minute/DefaultPollEvery))
+			rounds := int(time.Minute/DefaultPollEvery) + 1
 			require.LessOrEqual(t, watched["ecs:DescribeServices"], (waiting/describeAtOnce+1)*rounds, "at most one call for ten per interval")
 			require.LessOrEqual(t, all, int(time.Minute/time.Second)*DefaultReadsPerSecond+burstReads+burstReads, "the rate is kept")
 		})
