@@ -15,15 +15,18 @@ import (
 // It answers every call that the ECS provider makes, STS, CloudWatch Logs and SQS too. Without a Docker engine, which it
 // is not given, its tasks are records: they run as soon as they are asked for, never fail, and have no addresses. Of
 // what matters to bellhop it
-//   - answers Create- and UpdateService with a rollout that is through almost at once; nothing in it can fail, so its
-//     circuit breaker never trips;
+//   - answers Create- and UpdateService with a rollout that is COMPLETED already; nothing in it can fail, so its circuit
+//     breaker never trips;
 //   - knows no client tokens: a second CreateService is refused, with ClientException where AWS has
 //     InvalidParameterException, and a second RunTask runs a second task;
 //   - has no service deployments: both calls answer an empty list;
-//   - deletes at once: a service is never DRAINING, and stays INACTIVE; its tasks stop as if a user had stopped them;
+//   - deletes at once: a service is never DRAINING, and stays INACTIVE, where it can still be updated and deleted; its
+//     tasks stop as if a user had stopped them;
 //   - makes a cluster that does not exist, and checks neither names, tags, tokens, sizes nor network configurations;
 //   - lists services on one page, however many, without those that drain;
-//   - knows startedBy of RunTask only, and propagates no tags to a service's tasks.
+//   - says that a service's tasks were started by the service's name, where AWS has the deployment's id, and propagates no
+//     tags to them;
+//   - tells a deployment configuration as it was given, without AWS's defaults.
 //
 // All that it lacks is scripted in tests/peers/scriptedecs.
 type Ministack struct {
