@@ -170,6 +170,11 @@ func TestPodsWhoseWorkersAreKilled(t *testing.T) {
 	t.Logf("%d operations: lost %d, doubled %d, wrongly reported %d", len(ids), lost, doubled, wrong)
 	require.Zero(t, lost+doubled+wrong)
 	require.Len(t, by, len(ids))
+	// A watcher that takes over when all is gone already finds nothing that tells of the deletion. Its backstop does.
+	for _, w := range crew.at {
+		w.Kill()
+	}
+	crew = b.crew(b.config(c.provider(), "backstop: {first: 2s, max: 5s}"))
 	for i, id := range ids {
 		_, err := b.ops.Start(b.ctx, id+"-deleted", bellhop.Delete,
 			fmt.Appendf(nil, `{"tenant_id": "killed", "resource": "web-%d", "provider": "kubernetes"}`, i))

@@ -470,4 +470,3 @@ func (w *watching) told(op bellhop.Operation, phase bellhop.Phase) bellhop.Obser
 	})
 	return found
 }
-
