@@ -55,7 +55,7 @@ func TestValidateKnowsWhatProvidersTake(t *testing.T) {
 	g.stdin = `{"tenant_id": "acme", "provider": "docker", "spec": {"image": "nginx", "secrets": {"DB": "hunter2-hunter2"}}}`
 	got := g.must(2, "validate", "-f", "-")
 	contains(t, got.stderr, `spec.secrets.DB: must be "file:NAME"`)
-	if got := got.stdout + got.stderr; len(got) == 0 || strings.Contains(got, "hunter2") {
+	if got := got.stdout + got.stderr; got == "" || strings.Contains(got, "hunter2") {
 		t.Errorf("the value shows in %q", got)
 	}
 }

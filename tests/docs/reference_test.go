@@ -138,17 +138,17 @@ func TestExampleOperationsAreValid(t *testing.T) {
 		}
 		for _, example := range Examples(page) {
 			count++
-			text, err := yaml.YAMLToJSON([]byte(example.text))
+			text, err := yaml.YAMLToJSON([]byte(example.Text))
 			if err != nil {
-				t.Errorf("%s: %s\n%s", path, err, example.text)
+				t.Errorf("%s: %s\n%s", path, err, example.Text)
 				continue
 			}
-			op, err := bellhop.ParseOperation("example", example.verb, time.Time{}, text)
+			op, err := bellhop.ParseOperation("example", example.Verb, time.Time{}, text)
 			if err == nil && check[op.Provider] != nil {
 				err = check[op.Provider](op)
 			}
 			if err != nil {
-				t.Errorf("%s: the code says: %s\n%s", path, err, example.text)
+				t.Errorf("%s: the code says: %s\n%s", path, err, example.Text)
 			}
 			for name, raw := range map[string][]byte{"operation": text, op.Provider: op.ProviderConfig} {
 				if len(raw) == 0 || compiled[name] == nil {
@@ -159,7 +159,7 @@ func TestExampleOperationsAreValid(t *testing.T) {
 					err = compiled[name].Validate(document)
 				}
 				if err != nil {
-					t.Errorf("%s: the schema of %s says: %s\n%s", path, name, err, example.text)
+					t.Errorf("%s: the schema of %s says: %s\n%s", path, name, err, example.Text)
 				}
 			}
 		}
