@@ -12,6 +12,8 @@ import (
 
 	"bellhop"
 	"bellhop/activities/docker"
+	"bellhop/activities/ecs"
+	"bellhop/activities/kubernetes"
 	"bellhop/activities/simulated"
 )
 
@@ -24,8 +26,10 @@ var schemas embed.FS
 // tests/docs/schemas.go.
 func providerTypes() map[string]func(bellhop.Operation) error {
 	return map[string]func(bellhop.Operation) error{
-		"docker":    docker.Check,
-		"simulated": simulated.Check,
+		"docker":     docker.Check,
+		"ecs":        ecs.Check,
+		"kubernetes": kubernetes.Check,
+		"simulated":  simulated.Check,
 	}
 }
 

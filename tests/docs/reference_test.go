@@ -16,6 +16,8 @@ import (
 
 	"bellhop"
 	"bellhop/activities/docker"
+	"bellhop/activities/ecs"
+	"bellhop/activities/kubernetes"
 	"bellhop/activities/simulated"
 	"bellhop/tests/peers"
 )
@@ -121,7 +123,9 @@ func TestExampleOperationsAreValid(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	check := map[string]func(bellhop.Operation) error{"simulated": simulated.Check, "docker": docker.Check}
+	check := map[string]func(bellhop.Operation) error{
+		"simulated": simulated.Check, "docker": docker.Check, "ecs": ecs.Check, "kubernetes": kubernetes.Check,
+	}
 	count := 0
 	err = filepath.WalkDir(peers.Root(), func(path string, entry fs.DirEntry, err error) error {
 		switch {

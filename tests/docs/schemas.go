@@ -14,6 +14,8 @@ import (
 
 	"bellhop"
 	"bellhop/activities/docker"
+	"bellhop/activities/ecs"
+	"bellhop/activities/kubernetes"
 	"bellhop/activities/simulated"
 )
 
@@ -26,6 +28,8 @@ var described = []struct {
 	{"operation", "An operation of bellhop: the input of its workflows, and what its command line reads", bellhop.Operation{}, "."},
 	{"simulated", "The provider_config of an operation at a provider of type simulated", simulated.Script{}, "activities/simulated"},
 	{"docker", "The provider_config of an operation at a provider of type docker", docker.OperationConfig{}, "activities/docker"},
+	{"ecs", "The provider_config of an operation at a provider of type ecs", ecs.OperationConfig{}, "activities/ecs"},
+	{"kubernetes", "The provider_config of an operation at a provider of type kubernetes", kubernetes.OperationConfig{}, "activities/kubernetes"},
 }
 
 // Schemas are the JSON Schemas that `bellhop schema` prints, by name, made of the types of the sources under root and their
