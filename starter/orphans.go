@@ -208,8 +208,10 @@ func orphanRow(orphan bellhop.Orphan) []cell {
 // held are the ids of what stands, each in one form.
 func held(ids bellhop.ResourceIDs) []string {
 	all := slices.Concat(ids.ContainerNames, ids.PodNames, ids.TaskARNs, ids.SimulatedIDs)
-	if ids.Deployment != "" {
-		all = append(all, ids.Namespace+"/"+ids.Deployment)
+	for _, name := range []string{ids.Deployment, ids.Job} {
+		if name != "" {
+			all = append(all, ids.Namespace+"/"+name)
+		}
 	}
 	if ids.ServiceARN != "" {
 		all = append(all, ids.ServiceARN)
