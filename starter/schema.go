@@ -13,6 +13,7 @@ import (
 	"bellhop"
 	"bellhop/activities/docker"
 	"bellhop/activities/ecs"
+	"bellhop/activities/kubernetes"
 	"bellhop/activities/simulated"
 )
 
@@ -25,9 +26,10 @@ var schemas embed.FS
 // tests/docs/schemas.go.
 func providerTypes() map[string]func(bellhop.Operation) error {
 	return map[string]func(bellhop.Operation) error{
-		"docker":    docker.Check,
-		"ecs":       ecs.Check,
-		"simulated": simulated.Check,
+		"docker":     docker.Check,
+		"ecs":        ecs.Check,
+		"kubernetes": kubernetes.Check,
+		"simulated":  simulated.Check,
 	}
 }
 

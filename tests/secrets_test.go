@@ -128,7 +128,7 @@ func TestSecretsShowNowhere(t *testing.T) {
 		require.NoError(t, os.WriteFile(filepath.Join(folder, "db"), []byte(s.random("referred-file")+"\n"), 0o600))
 		providers = fmt.Sprintf("  docker: {type: docker, stop_timeout: 1s, secrets: {dir: %s, env_prefix: TENANTS_}}\n", filepath.Dir(folder))
 	}
-	worker := b.work(b.config(providers+noBackstop, targets, tracing, "log: {level: debug}", "metrics_token_file: "+write("token", metricsToken)),
+	worker := b.work(b.served(providers+noBackstop, targets, tracing, "log: {level: debug}", "metrics_token_file: "+write("token", metricsToken)),
 		"AWS_ACCESS_KEY_ID=AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY="+s.random("aws-secret-key"),
 		"AWS_SESSION_TOKEN="+s.random("aws-session-token"), "TENANTS_TOKEN="+s.random("referred-variable"), "AWS_CONFIG_FILE="+os.DevNull, "AWS_SHARED_CREDENTIALS_FILE="+os.DevNull)
 
@@ -185,6 +185,34 @@ func TestSecretsShowNowhere(t *testing.T) {
 		delete(said, "temporal workflow start --type ProvisionCompute --task-queue bellhop --workflow-id "+id+" --input "+input)
 		ids = append(ids, id)
 	}
+	// The API answers whoever may call it, and what it answers is searched like everything else.
+	api := b.caller(worker, acme)
+	s["API's token"] = acme
+	tell := func(method, path, body string) answer {
+		got, err := api.try(b.ctx, method, path, body)
+		require.NoError(t, err)
+		where := "answer to " + method + " " + path
+		said[where] += fmt.Sprint(got.header) + string(got.body)
+		return got
+	}
+	overHTTP := func(id, script string) string {
+		return strings.Replace(operation(id, "simulated", script), "{", `{"operation_id": "`+id+`", "operation_type": "provision", `, 1)
+	}
+	fails := overHTTP("http-fails", `{"fail": {"code": "CONTAINER_EXITED", "message": `+string(excuse)+`}}`)
+	for range 2 {
+		require.Equal(t, http.StatusAccepted, tell("POST", "/v1/operations", fails).code, "also when it is there already")
+	}
+	ids = append(ids, "http-fails")
+	for body, code := range map[string]int{
+		strings.Replace(fails, "nginx:1.27", "nginx:1.28", 1):                http.StatusConflict,
+		strings.Replace(fails, `"tenant_id": "acme"`, `"tenant_id": "x"`, 1): http.StatusForbidden,
+		strings.NewReplacer(`"http-fails"`, `"http-mistyped"`, `"address": {`, `"adress": {`, `"PASSWORD": `, `"PASSWORD": [`, `"OTHER"`, `], "OTHER"`,
+			`"MODE"`, `], "MODE"`).Replace(fails): http.StatusBadRequest,
+		strings.NewReplacer(`"http-fails"`, `"http-misaddressed"`, `"address": {`, `"adress": {`, `"target": "hook`, `"target": " hook`).Replace(fails): http.StatusUnprocessableEntity,
+		fails[:900]: http.StatusBadRequest,
+	} {
+		require.Equal(t, code, tell("POST", "/v1/operations", body).code, body)
+	}
 	if leaky != "" {
 		begin("container", strings.NewReplacer("nginx:1.27", leaky, "acme", tenant, `"env":`,
 			`"secrets": {"DB": "file:db", "TOKEN": "env:TENANTS_TOKEN"}, "env":`).Replace(operation("container", "docker", `{}`)))
@@ -197,6 +225,7 @@ func TestSecretsShowNowhere(t *testing.T) {
 		for _, id := range ids {
 			say("", "bellhop", "status", id)
 			say("", "bellhop", "status", id, "-o", "json")
+			tell("GET", "/v1/operations/"+id, "")
 			described, err := b.client.DescribeWorkflowExecution(b.ctx, id, "")
 			require.NoError(t, err)
 			raw, err := proto.Marshal(described)
@@ -233,6 +262,19 @@ func TestSecretsShowNowhere(t *testing.T) {
 		said["history of "+id] = b.answersIn(id)
 	}
 	look("at its end")
+	require.Equal(t, http.StatusOK, tell("GET", "/v1/operations", "").code)
+	require.Equal(t, http.StatusOK, tell("GET", "/v1/operations?undelivered=true", "").code)
+	require.Equal(t, http.StatusOK, tell("POST", "/v1/operations/http-fails/redeliver", "").code)
+	require.Equal(t, http.StatusConflict, tell("POST", "/v1/operations/http-fails/cancel", "").code)
+	b.until("what was rung again is settled", func() bool {
+		tell("GET", "/v1/operations/http-fails?wait=1s", "")
+		for _, receipt := range b.status("http-fails").Callbacks {
+			if !receipt.State.Settled() {
+				return false
+			}
+		}
+		return true
+	})
 	say("", "bellhop", "list")
 	say("", "bellhop", "list", "-o", "json")
 	metrics, err := http.NewRequestWithContext(b.ctx, http.MethodGet, "http://"+worker.Listen+"/metrics", http.NoBody)
@@ -258,6 +300,11 @@ func TestSecretsShowNowhere(t *testing.T) {
 	g.mu.Unlock()
 	// That it looked where it meant to: what is blotted out is shown as such.
 	require.Contains(t, said["bellhop status fails -o json"], "panic: cannot log in with [redacted] nor [redacted]")
+	for _, shown := range []string{"panic: cannot log in with [redacted] nor [redacted]", "restate answered 403 Forbidden: POST /403/restate/awakeables/[redacted]/resolve"} {
+		require.Contains(t, said["answer to GET /v1/operations/http-fails"], shown)
+	}
+	require.Contains(t, said["answer to GET /v1/operations?undelivered=true"], "restate-403")
+	require.Contains(t, said["answer to POST /v1/operations/http-fails/redeliver"], "restate-403")
 	require.Contains(t, said["callbacks"], "panic: cannot log in with [redacted] nor [redacted]")
 	require.Contains(t, said["bellhop status fails -o json"], "the receiver answered 500 Internal Server Error: POST /500?[redacted]")
 	if leaky != "" {

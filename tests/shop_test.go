@@ -29,6 +29,7 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	code := m.Run()
+	peers.EndSharedKubernetes()
 	_ = os.RemoveAll(scratch) // it is in the temporary directory
 	os.Exit(code)
 }

@@ -35,6 +35,10 @@ func (w wire) RoundTrip(request *http.Request) (*http.Response, error) {
 		return nil, unanswered{bellhop.Fail(bellhop.CodeProviderUnavailable, "the API server does not answer").Because(err)}
 	}
 	w.noteClock(response)
+	if response.StatusCode == http.StatusForbidden && !w.ready(request) {
+		response.Body.Close() //nolint:errcheck,gosec // nothing of it is wanted
+		return nil, unanswered{bellhop.Fail(bellhop.CodeProviderUnavailable, "the API server is still starting, and knows nobody's permissions yet")}
+	}
 	// Without this header client-go gives up at the first answer.
 	wait, err := strconv.Atoi(response.Header.Get("Retry-After"))
 	if err != nil || response.StatusCode != http.StatusTooManyRequests && response.StatusCode < http.StatusInternalServerError {
@@ -53,6 +57,26 @@ func (w wire) RoundTrip(request *http.Request) (*http.Response, error) {
 	}
 	failure.RetryAfter = time.Duration(wait) * time.Second
 	return nil, unanswered{failure}
+}
+
+// ready asks an API server that forbids something whether it is ready: one that has just been started forbids everything
+// until it has read the roles, and that must end no operation. One that does not say counts as ready.
+func (w wire) ready(request *http.Request) bool {
+	at := *request.URL
+	at.Path, at.RawQuery = "/readyz", ""
+	ask, err := http.NewRequestWithContext(request.Context(), http.MethodGet, at.String(), http.NoBody)
+	if err != nil {
+		return true
+	}
+	if who := request.Header["Authorization"]; who != nil {
+		ask.Header["Authorization"] = who
+	}
+	answer, err := w.next.RoundTrip(ask)
+	if err != nil {
+		return false
+	}
+	answer.Body.Close() //nolint:errcheck,gosec // the status says all
+	return answer.StatusCode < http.StatusInternalServerError
 }
 
 // noteClock compares clocks. The header counts whole seconds, so a small difference is none.

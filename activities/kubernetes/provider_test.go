@@ -416,7 +416,7 @@ func (b *bench) takesJobName(tenant string) {
 	k := b.keyOf(op)
 	makeNamespace(b.T, b.admin, k.namespace)
 	theirs := desired{op: op, key: k, entry: b.config}.job()
-	theirs.Labels, theirs.Annotations = nil, nil
+	theirs.Labels, theirs.Annotations, theirs.Spec.Template.ObjectMeta = nil, nil, metav1.ObjectMeta{}
 	if _, err := b.admin.BatchV1().Jobs(k.namespace).Create(b.Context(), theirs, metav1.CreateOptions{}); err != nil {
 		b.Fatal(err)
 	}
@@ -470,4 +470,3 @@ func (w *watching) told(op bellhop.Operation, phase bellhop.Phase) bellhop.Obser
 	})
 	return found
 }
-

@@ -16,6 +16,8 @@ import (
 
 	"bellhop"
 	"bellhop/activities/docker"
+	"bellhop/activities/ecs"
+	"bellhop/activities/kubernetes"
 	"bellhop/activities/simulated"
 	"bellhop/tests/peers"
 )
@@ -121,7 +123,9 @@ func TestExampleOperationsAreValid(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	check := map[string]func(bellhop.Operation) error{"simulated": simulated.Check, "docker": docker.Check}
+	check := map[string]func(bellhop.Operation) error{
+		"simulated": simulated.Check, "docker": docker.Check, "ecs": ecs.Check, "kubernetes": kubernetes.Check,
+	}
 	count := 0
 	err = filepath.WalkDir(peers.Root(), func(path string, entry fs.DirEntry, err error) error {
 		switch {
@@ -138,17 +142,17 @@ func TestExampleOperationsAreValid(t *testing.T) {
 		}
 		for _, example := range Examples(page) {
 			count++
-			text, err := yaml.YAMLToJSON([]byte(example.text))
+			text, err := yaml.YAMLToJSON([]byte(example.Text))
 			if err != nil {
-				t.Errorf("%s: %s\n%s", path, err, example.text)
+				t.Errorf("%s: %s\n%s", path, err, example.Text)
 				continue
 			}
-			op, err := bellhop.ParseOperation("example", example.verb, time.Time{}, text)
+			op, err := bellhop.ParseOperation("example", example.Verb, time.Time{}, text)
 			if err == nil && check[op.Provider] != nil {
 				err = check[op.Provider](op)
 			}
 			if err != nil {
-				t.Errorf("%s: the code says: %s\n%s", path, err, example.text)
+				t.Errorf("%s: the code says: %s\n%s", path, err, example.Text)
 			}
 			for name, raw := range map[string][]byte{"operation": text, op.Provider: op.ProviderConfig} {
 				if len(raw) == 0 || compiled[name] == nil {
@@ -159,7 +163,7 @@ func TestExampleOperationsAreValid(t *testing.T) {
 					err = compiled[name].Validate(document)
 				}
 				if err != nil {
-					t.Errorf("%s: the schema of %s says: %s\n%s", path, name, err, example.text)
+					t.Errorf("%s: the schema of %s says: %s\n%s", path, name, err, example.Text)
 				}
 			}
 		}

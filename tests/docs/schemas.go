@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -14,6 +15,7 @@ import (
 	"bellhop"
 	"bellhop/activities/docker"
 	"bellhop/activities/ecs"
+	"bellhop/activities/kubernetes"
 	"bellhop/activities/simulated"
 )
 
@@ -27,6 +29,7 @@ var described = []struct {
 	{"simulated", "The provider_config of an operation at a provider of type simulated", simulated.Script{}, "activities/simulated"},
 	{"docker", "The provider_config of an operation at a provider of type docker", docker.OperationConfig{}, "activities/docker"},
 	{"ecs", "The provider_config of an operation at a provider of type ecs", ecs.OperationConfig{}, "activities/ecs"},
+	{"kubernetes", "The provider_config of an operation at a provider of type kubernetes", kubernetes.OperationConfig{}, "activities/kubernetes"},
 }
 
 // Schemas are the JSON Schemas that `bellhop schema` prints, by name, made of the types of the sources under root and their
@@ -39,9 +42,7 @@ func Schemas(root string) (map[string][]byte, error) {
 		schema := reflector.Reflect(d.of)
 		schema.Title = d.title
 		parts := map[string]*jsonschema.Schema{reflect.TypeOf(d.of).Name(): schema}
-		for name, part := range schema.Definitions {
-			parts[name] = part
-		}
+		maps.Copy(parts, schema.Definitions)
 		for name, part := range parts {
 			if err := explain(part, name, filepath.Join(root, d.folder)); err != nil {
 				return nil, fmt.Errorf("describe %s in %s: %w", name, d.folder, err)
@@ -101,15 +102,15 @@ var (
 	verbs  = regexp.MustCompile(`bellhop (update|delete)\b|--verb delete|DeleteCompute|UpdateCompute`)
 )
 
-// example is an operation in a page.
-type example struct {
-	verb bellhop.Verb
-	text string
+// Example is an operation in a page.
+type Example struct {
+	Verb bellhop.Verb
+	Text string
 }
 
 // Examples are the operations in a page that somebody may paste.
-func Examples(page []byte) []example {
-	var found []example
+func Examples(page []byte) []Example {
+	var found []Example
 	add := func(line, text []byte) {
 		if !bytes.Contains(text, []byte("tenant_id")) || !names.Match(text) {
 			return // another file, or the input of a state machine that makes an operation of it
@@ -121,7 +122,7 @@ func Examples(page []byte) []example {
 		case said != nil:
 			verb = bellhop.Update
 		}
-		found = append(found, example{verb, string(text)})
+		found = append(found, Example{verb, string(text)})
 	}
 	for _, match := range heredoc.FindAllSubmatch(page, -1) {
 		add(match[1], match[3])
