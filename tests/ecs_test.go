@@ -12,7 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"bellhop"
-	"bellhop/activities/ecs"
 	"bellhop/tests/peers"
 	"bellhop/tests/peers/scriptedecs"
 )
@@ -179,13 +178,5 @@ func TestECSWhoseWorkersAreKilled(t *testing.T) {
 	}
 	require.Empty(t, server.Remains(tenantTag), "nothing of ours is left, neither services, tasks nor task definitions")
 
-	for _, pair := range env {
-		name, value, _ := strings.Cut(pair, "=")
-		require.NoError(t, os.Setenv(name, value)) //nolint:usetesting // the test is parallel; these name no one's credentials
-	}
-	provider, err := ecs.New(ecs.Config{Region: "eu-central-1", Endpoint: server.URL, Cluster: "bellhop", Subnets: []string{"subnet-1"}})
-	require.NoError(t, err)
-	holdings, err := provider.Inventory(b.ctx)
-	require.NoError(t, err)
-	require.Empty(t, holdings)
+	b.leavesNothing("ecs", "acme")
 }

@@ -2,7 +2,6 @@ package ecs
 
 import (
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -62,7 +61,7 @@ func TestEmulator(t *testing.T) {
 // TestExamples keeps the operations in the documentation such as ECS takes.
 func TestExamples(t *testing.T) {
 	for _, name := range []string{"service.yaml", "task.yaml"} {
-		text, err := os.ReadFile(filepath.Join("../../docs/examples/ecs", name))
+		text, err := os.ReadFile("../../docs/examples/ecs/" + name)
 		require.NoError(t, err)
 		data, err := yaml.YAMLToJSONStrict(text)
 		require.NoError(t, err)
