@@ -36,16 +36,16 @@ func (w wire) RoundTrip(request *http.Request) (*http.Response, error) {
 	}
 	w.noteClock(response)
 	if response.StatusCode == http.StatusForbidden && !w.ready(request) {
-		response.Body.Close() //nolint:errcheck,gosec // nothing of it is wanted
+		response.Body.Close() //nolint:errcheck // nothing of it is wanted
 		return nil, unanswered{bellhop.Fail(bellhop.CodeProviderUnavailable, "the API server is still starting, and knows nobody's permissions yet")}
 	}
 	// Without this header client-go gives up at the first answer.
-	wait, err := strconv.Atoi(response.Header.Get("Retry-After"))
-	if err != nil || response.StatusCode != http.StatusTooManyRequests && response.StatusCode < http.StatusInternalServerError {
+	wait, asked := retryAfter(response)
+	if !asked {
 		return response, nil
 	}
 	said, err := io.ReadAll(io.LimitReader(response.Body, 1<<10))
-	response.Body.Close() //nolint:errcheck,gosec // what was said is read
+	response.Body.Close() //nolint:errcheck // what was said is read
 	code := bellhop.CodeProviderUnavailable
 	if response.StatusCode == http.StatusTooManyRequests {
 		code = bellhop.CodeProviderThrottled
@@ -55,8 +55,17 @@ func (w wire) RoundTrip(request *http.Request) (*http.Response, error) {
 	if err != nil {
 		failure.ProviderError = response.Status
 	}
-	failure.RetryAfter = time.Duration(wait) * time.Second
+	failure.RetryAfter = wait
 	return nil, unanswered{failure}
+}
+
+// retryAfter is for how long an answer asks to be left alone, where client-go would heed that.
+func retryAfter(response *http.Response) (time.Duration, bool) {
+	if response.StatusCode != http.StatusTooManyRequests && response.StatusCode < http.StatusInternalServerError {
+		return 0, false
+	}
+	seconds, err := strconv.Atoi(response.Header.Get("Retry-After"))
+	return time.Duration(seconds) * time.Second, err == nil
 }
 
 // ready asks an API server that forbids something whether it is ready: one that has just been started forbids everything
@@ -64,7 +73,7 @@ func (w wire) RoundTrip(request *http.Request) (*http.Response, error) {
 func (w wire) ready(request *http.Request) bool {
 	at := *request.URL
 	at.Path, at.RawQuery = "/readyz", ""
-	ask, err := http.NewRequestWithContext(request.Context(), http.MethodGet, at.String(), http.NoBody)
+	ask, err := http.NewRequestWithContext(request.Context(), http.MethodGet, at.String(), http.NoBody) //nolint:gosec // it is the address that was just asked
 	if err != nil {
 		return true
 	}
@@ -75,7 +84,7 @@ func (w wire) ready(request *http.Request) bool {
 	if err != nil {
 		return false
 	}
-	answer.Body.Close() //nolint:errcheck,gosec // the status says all
+	answer.Body.Close() //nolint:errcheck // the status says all
 	return answer.StatusCode < http.StatusInternalServerError
 }
 

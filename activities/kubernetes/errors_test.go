@@ -40,7 +40,7 @@ func scripted(t *testing.T, answer http.HandlerFunc) (*Provider, *atomic.Int64) 
 	return p, &asked
 }
 
-func status(code int, reason, message string, more string) http.HandlerFunc {
+func status(code int, reason, message, more string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/readyz" {
 			return
@@ -69,7 +69,7 @@ func TestOneAttempt(t *testing.T) {
 		}, bellhop.CodeProviderUnavailable, time.Second},
 		"cut":      {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, bellhop.CodeProviderUnavailable, 0},
 		"internal": {status(500, "InternalError", "etcdserver: leader changed", ""), bellhop.CodeProviderUnavailable, 0},
-		"gateway":  {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "bad gateway", 502) }, bellhop.CodeProviderUnavailable, 0},
+		"gateway":  {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "bad gateway", http.StatusBadGateway) }, bellhop.CodeProviderUnavailable, 0},
 		"timeout":  {status(504, "Timeout", "request did not complete", ""), bellhop.CodeProviderUnavailable, 0},
 		"unknown":  {status(401, "Unauthorized", "Unauthorized", ""), bellhop.CodePermissionDenied, 0},
 		"forbidden": {
@@ -126,7 +126,7 @@ func TestContextEnds(t *testing.T) {
 
 // TestUnreachable: an API server that is away is waited for, and no end of anything.
 func TestUnreachable(t *testing.T) {
-	p, _ := scripted(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "", 500) })
+	p, _ := scripted(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "", http.StatusInternalServerError) })
 	server := httptest.NewServer(http.NotFoundHandler())
 	server.Close()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, http.NoBody)

@@ -116,7 +116,7 @@ func (w *watcher) attach(informer cache.SharedIndexInformer, broken context.Canc
 			return nil, err
 		}
 		if id, ours := identify(accessor); ours {
-			return []string{id.key.String()}, nil
+			return []string{id.String()}, nil
 		}
 		return nil, nil
 	}})
