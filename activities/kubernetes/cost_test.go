@@ -36,9 +36,14 @@ func TestCostIsFlat(t *testing.T) {
 	b := setupIn(t, peers.KubernetesFor(t), "rbac.yaml", Config{CreateNamespaces: true, Namespace: "crowd-{tenant}"})
 	reports := make(chan bellhop.Observation, 1<<16)
 	watching, stop := context.WithCancel(t.Context())
-	watched := make(chan error, 1)
-	go func() { watched <- b.Watch(watching, func(seen bellhop.Observation) { reports <- seen }) }()
-	defer func() { stop(); <-watched }()
+	var watched sync.WaitGroup
+	watched.Go(func() {
+		if err := b.Watch(watching, func(seen bellhop.Observation) { reports <- seen }); watching.Err() == nil {
+			t.Errorf("the watch ended: %v", err)
+		}
+	})
+	defer watched.Wait()
+	defer stop()
 	calls := func() int {
 		made, err := b.cluster.Calls(workerUser)
 		if err != nil {

@@ -89,11 +89,11 @@ func (p *Provider) judge(pods []*corev1.Pod, deadline time.Duration) sights {
 		if trouble == nil {
 			continue
 		}
+		if limit == 0 {
+			continue // a job's pod has all the time that it takes
+		}
 		if s.candidate == nil {
 			s.candidate = trouble
-		}
-		if limit == 0 {
-			continue
 		}
 		left := limit - now.Sub(since)
 		if left <= 0 && s.failure == nil {

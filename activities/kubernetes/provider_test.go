@@ -214,6 +214,34 @@ func TestPorts(t *testing.T) {
 	}
 }
 
+// TestLoadBalancer: a service of that type is waited for until it has an address.
+func TestLoadBalancer(t *testing.T) {
+	t.Parallel()
+	config := quick
+	config.ServiceType = ServiceLoadBalancer
+	b := setup(t, config)
+	op := b.operation(bellhop.Provision, tenantOf(t), spec("well", 1, bellhop.Port{Name: "http", ContainerPort: 80}), "")
+	b.ask(op)
+	b.until("all but the address is there", func() bool {
+		seen := b.call(op, b.Observe)
+		if seen.Phase != bellhop.PhasePending {
+			t.Fatalf("without an address it is %s", seen.Phase)
+		}
+		return strings.Contains(seen.Progress.Message, "no address")
+	})
+	k := b.keyOf(op)
+	status := []byte(`{"status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}]}}}`)
+	_, err := b.admin.CoreV1().Services(k.namespace).Patch(t.Context(), k.objectName(), "application/merge-patch+json", status, metav1.PatchOptions{}, "status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := b.end(op)
+	b.want(seen, bellhop.PhaseReady, "")
+	if want := []bellhop.Endpoint{{Name: "http", Host: "203.0.113.7", Port: 80}}; !slices.Equal(seen.Endpoints, want) {
+		t.Errorf("endpoints are %v, want %v", seen.Endpoints, want)
+	}
+}
+
 // TestForeignService: somebody else's service of the name is left alone, and nothing is made beside it.
 func TestForeignService(t *testing.T) {
 	t.Parallel()
