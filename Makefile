@@ -83,7 +83,7 @@ fmt: ## format the Go code
 
 .PHONY: tools
 tools: ## install all tools and peers into .tools/
-	@sh tests/tools/install.sh temporal restate-server stepfunctions webhook-libraries golangci-lint workflowcheck docker-compose kubernetes
+	@sh tests/tools/install.sh temporal restate-server stepfunctions ministack webhook-libraries golangci-lint workflowcheck docker-compose kubernetes
 
 .PHONY: clean
 clean: ## remove the binaries; .tools/ stays (make distclean)

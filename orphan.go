@@ -5,9 +5,10 @@ type Orphan struct {
 	Holding
 	// Provider is the entry under which it was found.
 	Provider string `json:"provider"`
-	// OperationType and State say what its operation was and how it ended. Empty: Temporal does not know the operation.
-	OperationType Verb  `json:"operation_type,omitempty"`
-	State         State `json:"state,omitempty"`
+	// OperationType is what its operation was to do. Empty: Temporal does not know the operation.
+	OperationType Verb `json:"operation_type,omitempty"`
+	// State is how the operation ended. Empty: Temporal does not know it.
+	State State `json:"state,omitempty"`
 	// Beside is an operation that succeeded on the same resource. What it brought into being may serve: a deletion would
 	// take that too, so the orphan goes with the next operation on the resource.
 	Beside string `json:"beside,omitempty"`

@@ -135,10 +135,13 @@ type Observation struct {
 
 // Holding is what stands at a provider under the name of one operation: what that brought into being, or took over last.
 type Holding struct {
+	// TenantID is whose it is, as the labels of what stands tell it, like what follows.
 	TenantID string `json:"tenant_id"`
+	// Resource is the resource's name within the tenant.
 	Resource string `json:"resource"`
-	// OperationID and RequestedAt are the operation's, as the labels of what stands tell them.
-	OperationID string    `json:"operation_id"`
+	// OperationID is the operation's.
+	OperationID string `json:"operation_id"`
+	// RequestedAt is when that was started.
 	RequestedAt time.Time `json:"requested_at"`
 	// ResourceIDs are the identifiers of all that stands.
 	ResourceIDs ResourceIDs `json:"resource_ids,omitzero"`

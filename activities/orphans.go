@@ -163,6 +163,7 @@ func (a *Activities) judgePlace(ctx context.Context, provider string, where plac
 	beside := ""
 	for _, h := range holdings {
 		item, ok := known[h.OperationID]
+		_, configured := a.Providers[item.Provider]
 		if ok && !sameOperation(h, item) {
 			item, ok = bellhop.Item{}, false // another bellhop's, which happens to have the same id
 		}
@@ -171,7 +172,7 @@ func (a *Activities) judgePlace(ctx context.Context, provider string, where plac
 			return nil, nil // too young for the list of those under way
 		case ok && item.State == bellhop.Succeeded && item.OperationType != bellhop.Delete:
 			beside = h.OperationID
-		case ok && item.Provider != provider && a.Providers[item.Provider] != nil:
+		case ok && item.Provider != provider && configured:
 			// Another entry for the same platform; it is found there.
 		default:
 			orphans = append(orphans, bellhop.Orphan{

@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -27,6 +28,33 @@ func HTTPClient(proxy func(*http.Request) (*url.URL, error), control func(networ
 			IdleConnTimeout:     time.Minute,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// Serve serves on listener, by TLS if the server is configured for it, until it is stopped: it then takes no more requests
+// and waits for the answers to those that were taken, but no longer than within, and says so if it cut any off. failed is
+// told when it ends by itself.
+func Serve(server *http.Server, listener net.Listener, within time.Duration, failed func(error)) (stop func() error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		serve := server.Serve
+		if server.TLSConfig != nil {
+			serve = func(l net.Listener) error { return server.ServeTLS(l, "", "") }
+		}
+		if err := serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			failed(err)
+		}
+	}()
+	return func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), within)
+		defer cancel()
+		err := server.Shutdown(ctx)
+		if err != nil {
+			err = errors.Join(err, server.Close())
+		}
+		<-done
+		return err
 	}
 }
 

@@ -85,7 +85,7 @@ func (a *app) root() *cobra.Command {
 		&cobra.Group{ID: groupFollow, Title: "Find and follow operations:"},
 	)
 	root.AddCommand(
-		a.provision(), a.update(), a.delete(), a.validate(),
+		a.provision(), a.update(), a.delete(), a.validate(), a.schema(),
 		a.status(), a.wait(), a.list(), a.cancel(), a.redeliver(), a.orphans(),
 		a.version(),
 	)

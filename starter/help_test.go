@@ -27,7 +27,7 @@ func TestExamplesWorkWhenPasted(t *testing.T) {
 			t.Errorf("%s has no example", cmd.Name())
 		}
 	}
-	names := []string{"validate", "provision", "wait", "status", "update", "list", "redeliver", "orphans", "cancel", "delete", "version"}
+	names := []string{"validate", "schema", "provision", "wait", "status", "update", "list", "redeliver", "orphans", "cancel", "delete", "version"}
 	if len(names) != len(examples) {
 		t.Errorf("there are %d commands, and %d are tried", len(examples), len(names))
 	}
@@ -41,6 +41,7 @@ func TestExamplesWorkWhenPasted(t *testing.T) {
 		cmd := exec.CommandContext(t.Context(), "sh", "-e")
 		cmd.Stdin = strings.NewReader(examples[name] + "\n")
 		cmd.Env = append(os.Environ(), "PATH="+folder+":"+os.Getenv("PATH"))
+		cmd.Dir = folder
 		for key, value := range g.env {
 			cmd.Env = append(cmd.Env, key+"="+value)
 		}
@@ -60,7 +61,7 @@ func TestHelp(t *testing.T) {
 		contains(t, help, "\n  "+code)
 	}
 	contains(t, help, "TEMPORAL_ADDRESS", "temporal.toml", "--task-queue")
-	for _, name := range []string{"provision", "status", "wait", "list", "cancel", "redeliver", "orphans", "validate", "version"} {
+	for _, name := range []string{"provision", "status", "wait", "list", "cancel", "redeliver", "orphans", "validate", "schema", "version"} {
 		contains(t, g.must(0, name, "--help").stdout, "Usage:", "Examples:\nbellhop ", "Global Flags:")
 	}
 }

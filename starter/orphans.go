@@ -85,6 +85,12 @@ type removal struct {
 	Error       *bellhop.Failure `json:"error,omitempty"`
 }
 
+// orphansDocument is what a script reads.
+type orphansDocument struct {
+	bellhop.OrphanReport
+	Removals []removal `json:"removals,omitempty"`
+}
+
 func (a *app) findOrphans(ctx context.Context, flags orphansFlags) error {
 	client, closeClient, err := a.connect(ctx)
 	if err != nil {
@@ -105,11 +111,7 @@ func (a *app) findOrphans(ctx context.Context, flags orphansFlags) error {
 		}
 	}
 	if flags.output == outputJSON {
-		document := struct {
-			bellhop.OrphanReport
-			Removals []removal `json:"removals,omitempty"`
-		}{report, removals}
-		if err := writeJSON(a.stdout, document, true); err != nil {
+		if err := writeJSON(a.stdout, orphansDocument{report, removals}, true); err != nil {
 			return err
 		}
 	}
@@ -206,8 +208,10 @@ func orphanRow(orphan bellhop.Orphan) []cell {
 // held are the ids of what stands, each in one form.
 func held(ids bellhop.ResourceIDs) []string {
 	all := slices.Concat(ids.ContainerNames, ids.PodNames, ids.TaskARNs, ids.SimulatedIDs)
-	if ids.Deployment != "" {
-		all = append(all, ids.Namespace+"/"+ids.Deployment)
+	for _, name := range []string{ids.Deployment, ids.Job} {
+		if name != "" {
+			all = append(all, ids.Namespace+"/"+name)
+		}
 	}
 	if ids.ServiceARN != "" {
 		all = append(all, ids.ServiceARN)

@@ -29,11 +29,9 @@ func (g *guest) annexed(code int, verb, id, resource, script string) {
 }
 
 // orphansOf asks for the report, as a script does.
-func (g *guest) orphansOf(code int, args ...string) (report struct {
-	bellhop.OrphanReport
-	Removals []removal `json:"removals"`
-}) {
+func (g *guest) orphansOf(code int, args ...string) orphansDocument {
 	g.t.Helper()
+	var report orphansDocument
 	got := g.must(code, append([]string{"orphans", "--provider", "annex", "-o", "json"}, args...)...)
 	if err := json.Unmarshal([]byte(got.stdout), &report); err != nil {
 		g.t.Fatalf("%s: %s", err, got.stdout)

@@ -71,6 +71,7 @@ func (a *app) start(cmd *cobra.Command, verb bellhop.Verb, flags startFlags) err
 	if err != nil {
 		return err
 	}
+	a.hint(op)
 	client, closeClient, err := a.connect(ctx)
 	if err != nil {
 		return err

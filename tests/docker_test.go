@@ -191,7 +191,7 @@ func TestOrphanedContainers(t *testing.T) {
 		_, stderr, got := b.run(input, "bellhop", verb, "--id", id+"-"+e.tenant, "--wait", "-f", "-")
 		require.Equal(t, code, got, stderr)
 	}
-	const fails = `, "args": ["-no-such-flag"]`
+	const fails = `, "command": ["/no/such"]`
 	start(0, "provision", "served", operation("web", ""))
 	start(1, "update", "failed-beside", operation("web", fails))
 	start(1, "provision", "failed", operation("api", fails))

@@ -123,11 +123,14 @@ func TestSecretsShowNowhere(t *testing.T) {
 	leaky, tenant := b.leaky()
 	providers := ""
 	if leaky != "" {
-		providers = withDocker + "\n"
+		folder := filepath.Join(b.folder, "secrets", tenant)
+		require.NoError(t, os.MkdirAll(folder, 0o700))
+		require.NoError(t, os.WriteFile(filepath.Join(folder, "db"), []byte(s.random("referred-file")+"\n"), 0o600))
+		providers = fmt.Sprintf("  docker: {type: docker, stop_timeout: 1s, secrets: {dir: %s, env_prefix: TENANTS_}}\n", filepath.Dir(folder))
 	}
-	worker := b.work(b.config(providers+noBackstop, targets, tracing, "log: {level: debug}", "metrics_token_file: "+write("token", metricsToken)),
+	worker := b.work(b.served(providers+noBackstop, targets, tracing, "log: {level: debug}", "metrics_token_file: "+write("token", metricsToken)),
 		"AWS_ACCESS_KEY_ID=AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY="+s.random("aws-secret-key"),
-		"AWS_SESSION_TOKEN="+s.random("aws-session-token"), "AWS_CONFIG_FILE="+os.DevNull, "AWS_SHARED_CREDENTIALS_FILE="+os.DevNull)
+		"AWS_SESSION_TOKEN="+s.random("aws-session-token"), "TENANTS_TOKEN="+s.random("referred-variable"), "AWS_CONFIG_FILE="+os.DevNull, "AWS_SHARED_CREDENTIALS_FILE="+os.DevNull)
 
 	password, unusual := s.random("env-value"), s.random(`env "value" <of>\ several`)
 	operation := func(resource, provider, script string) string {
@@ -182,15 +185,47 @@ func TestSecretsShowNowhere(t *testing.T) {
 		delete(said, "temporal workflow start --type ProvisionCompute --task-queue bellhop --workflow-id "+id+" --input "+input)
 		ids = append(ids, id)
 	}
+	// The API answers whoever may call it, and what it answers is searched like everything else.
+	api := b.caller(worker, acme)
+	s["API's token"] = acme
+	tell := func(method, path, body string) answer {
+		got, err := api.try(b.ctx, method, path, body)
+		require.NoError(t, err)
+		where := "answer to " + method + " " + path
+		said[where] += fmt.Sprint(got.header) + string(got.body)
+		return got
+	}
+	overHTTP := func(id, script string) string {
+		return strings.Replace(operation(id, "simulated", script), "{", `{"operation_id": "`+id+`", "operation_type": "provision", `, 1)
+	}
+	fails := overHTTP("http-fails", `{"fail": {"code": "CONTAINER_EXITED", "message": `+string(excuse)+`}}`)
+	for range 2 {
+		require.Equal(t, http.StatusAccepted, tell("POST", "/v1/operations", fails).code, "also when it is there already")
+	}
+	ids = append(ids, "http-fails")
+	for body, code := range map[string]int{
+		strings.Replace(fails, "nginx:1.27", "nginx:1.28", 1):                http.StatusConflict,
+		strings.Replace(fails, `"tenant_id": "acme"`, `"tenant_id": "x"`, 1): http.StatusForbidden,
+		strings.NewReplacer(`"http-fails"`, `"http-mistyped"`, `"address": {`, `"adress": {`, `"PASSWORD": `, `"PASSWORD": [`, `"OTHER"`, `], "OTHER"`,
+			`"MODE"`, `], "MODE"`).Replace(fails): http.StatusBadRequest,
+		strings.NewReplacer(`"http-fails"`, `"http-misaddressed"`, `"address": {`, `"adress": {`, `"target": "hook`, `"target": " hook`).Replace(fails): http.StatusUnprocessableEntity,
+		fails[:900]: http.StatusBadRequest,
+	} {
+		require.Equal(t, code, tell("POST", "/v1/operations", body).code, body)
+	}
 	if leaky != "" {
-		begin("container", strings.NewReplacer("nginx:1.27", leaky, "acme", tenant).Replace(operation("container", "docker", `{}`)))
-		ids = append(ids, "container")
+		begin("container", strings.NewReplacer("nginx:1.27", leaky, "acme", tenant, `"env":`,
+			`"secrets": {"DB": "file:db", "TOKEN": "env:TENANTS_TOKEN"}, "env":`).Replace(operation("container", "docker", `{}`)))
+		begin("no-secret", fmt.Sprintf(`{"tenant_id": %q, "resource": "no-secret", "provider": "docker", "spec": {"image": %q,
+			"secrets": {"DB": "file:none", "TOKEN": "env:TENANTS_NONE"}}}`, tenant, leaky))
+		ids = append(ids, "container", "no-secret")
 	}
 
 	look := func(when string) {
 		for _, id := range ids {
 			say("", "bellhop", "status", id)
 			say("", "bellhop", "status", id, "-o", "json")
+			tell("GET", "/v1/operations/"+id, "")
 			described, err := b.client.DescribeWorkflowExecution(b.ctx, id, "")
 			require.NoError(t, err)
 			raw, err := proto.Marshal(described)
@@ -227,6 +262,19 @@ func TestSecretsShowNowhere(t *testing.T) {
 		said["history of "+id] = b.answersIn(id)
 	}
 	look("at its end")
+	require.Equal(t, http.StatusOK, tell("GET", "/v1/operations", "").code)
+	require.Equal(t, http.StatusOK, tell("GET", "/v1/operations?undelivered=true", "").code)
+	require.Equal(t, http.StatusOK, tell("POST", "/v1/operations/http-fails/redeliver", "").code)
+	require.Equal(t, http.StatusConflict, tell("POST", "/v1/operations/http-fails/cancel", "").code)
+	b.until("what was rung again is settled", func() bool {
+		tell("GET", "/v1/operations/http-fails?wait=1s", "")
+		for _, receipt := range b.status("http-fails").Callbacks {
+			if !receipt.State.Settled() {
+				return false
+			}
+		}
+		return true
+	})
 	say("", "bellhop", "list")
 	say("", "bellhop", "list", "-o", "json")
 	metrics, err := http.NewRequestWithContext(b.ctx, http.MethodGet, "http://"+worker.Listen+"/metrics", http.NoBody)
@@ -252,8 +300,25 @@ func TestSecretsShowNowhere(t *testing.T) {
 	g.mu.Unlock()
 	// That it looked where it meant to: what is blotted out is shown as such.
 	require.Contains(t, said["bellhop status fails -o json"], "panic: cannot log in with [redacted] nor [redacted]")
+	for _, shown := range []string{"panic: cannot log in with [redacted] nor [redacted]", "restate answered 403 Forbidden: POST /403/restate/awakeables/[redacted]/resolve"} {
+		require.Contains(t, said["answer to GET /v1/operations/http-fails"], shown)
+	}
+	require.Contains(t, said["answer to GET /v1/operations?undelivered=true"], "restate-403")
+	require.Contains(t, said["answer to POST /v1/operations/http-fails/redeliver"], "restate-403")
 	require.Contains(t, said["callbacks"], "panic: cannot log in with [redacted] nor [redacted]")
 	require.Contains(t, said["bellhop status fails -o json"], "the receiver answered 500 Internal Server Error: POST /500?[redacted]")
+	if leaky != "" {
+		require.Contains(t, said["bellhop status container"], "cannot start with DB=[redacted]", "the container had it")
+		require.Contains(t, said["bellhop status container"], "cannot start with TOKEN=[redacted]", "the container had it")
+		require.Contains(t, said["bellhop status no-secret"], "there is no file:none for tenant "+tenant)
+		require.Contains(t, said["bellhop status no-secret"], "there is no env:TENANTS_NONE at the worker")
+		// What is referred to is not even in what the operation and its activities were given.
+		everything := b.history("container", nil)
+		for _, kind := range []string{"referred-file", "referred-variable"} {
+			require.NotContains(t, everything, s[kind], "the %s is in the history", kind)
+		}
+		require.Contains(t, everything, password, "the history was looked at")
+	}
 	require.Contains(t, said["bellhop status fails -o json"], "restate answered 403 Forbidden: POST /403/restate/awakeables/[redacted]/resolve")
 
 	searched := 0
@@ -290,14 +355,21 @@ func forms(secret string) []string {
 // watcher signals, which the operation itself blots out. These are not encrypted; docs/concepts.md says so.
 func (b *bench) answersIn(id string) string {
 	b.Helper()
+	return b.history(id, []enumspb.EventType{
+		enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED, enumspb.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED,
+		enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED,
+	})
+}
+
+// history is an operation's history without some types of events.
+func (b *bench) history(id string, without []enumspb.EventType) string {
+	b.Helper()
 	var all []byte
 	history := b.client.GetWorkflowHistory(b.ctx, id, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for history.HasNext() {
 		event, err := history.Next()
 		require.NoError(b, err)
-		switch event.GetEventType() { //nolint:exhaustive // the others are looked at
-		case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED, enumspb.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED,
-			enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED:
+		if slices.Contains(without, event.GetEventType()) {
 			continue
 		}
 		raw, err := proto.Marshal(event)

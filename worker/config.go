@@ -18,6 +18,7 @@ import (
 	"bellhop"
 	"bellhop/activities"
 	"bellhop/activities/docker"
+	"bellhop/activities/ecs"
 	"bellhop/activities/kubernetes"
 	"bellhop/activities/simulated"
 	"bellhop/bridge"
@@ -337,10 +338,12 @@ func (p *parts) addProvider(name string, raw json.RawMessage) error {
 		return openProvider(p, name, raw, newSimulated)
 	case "docker":
 		return openProvider(p, name, raw, docker.New)
+	case "ecs":
+		return openProvider(p, name, raw, ecs.New)
 	case "kubernetes":
 		return openProvider(p, name, raw, kubernetes.New)
 	default:
-		return bellhop.Faults{{Path: "type", Problem: `must be "simulated", "docker" or "kubernetes"`}}
+		return bellhop.Faults{{Path: "type", Problem: `must be "simulated", "docker", "ecs" or "kubernetes"`}}
 	}
 }
 

@@ -51,7 +51,7 @@ colour: red
 		}},
 		{"faults of providers and targets, under their names", `
 providers:
-  cloud: {type: ecs}
+  cloud: {type: nomad}
   sim: {type: simulated, path: /nowhere/at/all/sim.db, speed: 3}
   "bad name": {type: docker}
 targets:
@@ -60,7 +60,7 @@ targets:
   r: {type: restate}
   t: {type: temporal, names: x}
 `, []string{
-			`providers.cloud.type: must be "simulated", "docker" or "kubernetes"`, "providers.sim.speed: is not a known field", "providers.bad name: the name must be",
+			`providers.cloud.type: must be "simulated", "docker", "ecs" or "kubernetes"`, "providers.sim.speed: is not a known field", "providers.bad name: the name must be",
 			`targets.smoke.type: must be "temporal", "stepfunctions", "restate" or "webhook"`, "targets.hook.url: is required",
 			"targets.hook.content: must be", "targets.hook.concurrency: must be", "targets.hook.tenants[0]: must be",
 			"targets.hook.key_file: is required", "targets.r.ingress: is required", "targets.t.names: is not a known field",

@@ -23,8 +23,8 @@ type httpServer struct {
 	stop     func()
 }
 
-// listen serves health and metrics. ready says whether the worker can do its work.
-func listen(config Config, telemetry *telemetry, ready func(context.Context) error) (*httpServer, error) {
+// listen serves health and metrics. ready says whether the worker can do its work; failed is told when that ends by itself.
+func listen(config Config, telemetry *telemetry, ready func(context.Context) error, failed func(error)) (*httpServer, error) {
 	s := &httpServer{stop: func() {}}
 	if config.Listen == "" {
 		return s, nil
@@ -58,17 +58,8 @@ func listen(config Config, telemetry *telemetry, ready func(context.Context) err
 	}
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	s.address = listener.Addr().String()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = server.Serve(listener) //nolint:errcheck // it ends with Shutdown
-	}()
-	s.stop = func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		defer cancel()
-		_ = server.Shutdown(ctx) //nolint:errcheck // the process ends
-		<-done
-	}
+	stop := bridge.Serve(server, listener, 2*time.Second, func(err error) { failed(fmt.Errorf("serve health and metrics: %w", err)) })
+	s.stop = func() { _ = stop() } //nolint:errcheck // the process ends
 	return s, nil
 }
 

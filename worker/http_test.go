@@ -47,14 +47,14 @@ func TestMetricsAskWhoIsThereBeyondLoopback(t *testing.T) {
 func TestAnEmptyTokenFileIsRefused(t *testing.T) {
 	token := filepath.Join(t.TempDir(), "token")
 	require.NoError(t, os.WriteFile(token, []byte("\n"), 0o600))
-	_, err := listen(Config{Listen: "127.0.0.1:0", MetricsTokenFile: token}, &telemetry{}, nil)
+	_, err := listen(Config{Listen: "127.0.0.1:0", MetricsTokenFile: token}, &telemetry{}, nil, nil)
 	require.ErrorContains(t, err, "empty")
 }
 
 func TestReadyMeansItCanWork(t *testing.T) {
 	var down error
 	server, err := listen(Config{Listen: "127.0.0.1:0"}, &telemetry{handler: http.NotFoundHandler()},
-		func(context.Context) error { return down })
+		func(context.Context) error { return down }, func(err error) { t.Error(err) })
 	require.NoError(t, err)
 	defer server.stop()
 	require.Equal(t, http.StatusOK, get(t, server, "/readyz"))

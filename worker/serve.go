@@ -62,17 +62,6 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 	}
 	defer closeTargets()
 
-	// It is the last to stop: who asks how the worker is gets an answer while it drains.
-	server, err := listen(config, telemetry, func(ctx context.Context) error {
-		_, err := connection.CheckHealth(ctx, &client.CheckHealthRequest{})
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	defer server.stop()
-	// Told to stop, it stops to ask for tasks while the worker drains.
-	defer made.pollActivities(ctx, config, ops, logger)()
 	fatal := make(chan error, 1)
 	fail := func(err error) {
 		select {
@@ -80,12 +69,23 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 		default: // one is enough
 		}
 	}
+	// It is the last to stop: who asks how the worker is gets an answer while it drains.
+	server, err := listen(config, telemetry, func(ctx context.Context) error {
+		_, err := connection.CheckHealth(ctx, &client.CheckHealthRequest{})
+		return err
+	}, fail)
+	if err != nil {
+		return err
+	}
+	defer server.stop()
+	// Told to stop, it stops to ask for tasks while the worker drains.
+	defer made.pollActivities(ctx, config, ops, logger)()
 	w := newWorker(connection, config, made, ops, fail)
 	if err := w.Start(); err != nil {
 		return fmt.Errorf("start the worker: %w", err)
 	}
 	defer w.Stop()
-	stopAPI, address, err := serveAPI(config, ops, telemetry, logger)
+	stopAPI, address, err := serveAPI(config, ops, telemetry, logger, fail)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	_ "embed"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -52,10 +51,9 @@ type Server struct {
 	waits   *semaphore.Weighted
 	// stopping ends when the server is told to stop: who waits is answered then.
 	stopping context.Context
-	stop     context.CancelFunc
-	http     *http.Server
+	answer   context.CancelFunc
+	stop     func() error
 	address  string
-	done     chan struct{}
 }
 
 // New makes a server of a configuration that is in order, see [Config.Check]. It does not listen yet.
@@ -66,9 +64,9 @@ func New(config Config, ops bridge.Operations, logger *slog.Logger, observe Obse
 	}
 	s := &Server{
 		config: config, ops: ops, tokens: newTokens(config.Tokens), logger: logger, observe: observe,
-		mux: http.NewServeMux(), done: make(chan struct{}), waits: semaphore.NewWeighted(int64(cmp.Or(config.Waits, defaultWaits))),
+		mux: http.NewServeMux(), waits: semaphore.NewWeighted(int64(cmp.Or(config.Waits, defaultWaits))),
 	}
-	s.stopping, s.stop = context.WithCancel(context.Background())
+	s.stopping, s.answer = context.WithCancel(context.Background())
 	for pattern, handle := range map[string]func(http.ResponseWriter, *http.Request) error{
 		"POST /v1/operations":                s.start,
 		"GET /v1/operations":                 s.list,
@@ -95,14 +93,17 @@ func static(kind string, text []byte) func(http.ResponseWriter, *http.Request) e
 	}
 }
 
-// Listen begins to serve.
-func (s *Server) Listen() error {
+// stopWithin is how long the answers to requests may take that are under way when the server is told to stop.
+const stopWithin = 5 * time.Second
+
+// Listen begins to serve. failed is told when that ends by itself.
+func (s *Server) Listen(failed func(error)) error {
 	listener, err := net.Listen("tcp", s.config.Listen)
 	if err != nil {
 		return fmt.Errorf("listen for the API: %w", err)
 	}
 	s.address = listener.Addr().String()
-	s.http = &http.Server{
+	server := &http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: readHeadWithin,
 		WriteTimeout:      writeWithin,
@@ -111,18 +112,10 @@ func (s *Server) Listen() error {
 		// Whoever knocks with something else than HTTP or TLS is no news.
 		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
 	}
-	go func() {
-		defer close(s.done)
-		if s.config.TLS != nil {
-			s.http.TLSConfig = s.config.TLS.server()
-			err = s.http.ServeTLS(listener, "", "")
-		} else {
-			err = s.http.Serve(listener)
-		}
-		if !errors.Is(err, http.ErrServerClosed) {
-			s.logger.Error("the API is served no longer", "error", err)
-		}
-	}()
+	if s.config.TLS != nil {
+		server.TLSConfig = s.config.TLS.server()
+	}
+	s.stop = bridge.Serve(server, listener, stopWithin, func(err error) { failed(fmt.Errorf("serve the API: %w", err)) })
 	return nil
 }
 
@@ -130,15 +123,10 @@ func (s *Server) Listen() error {
 func (s *Server) Address() string { return s.address }
 
 // Stop takes no more requests and waits for the answers to those that were taken. Who waits for an operation to end is
-// answered at once.
-func (s *Server) Stop(ctx context.Context) error {
-	s.stop()
-	err := s.http.Shutdown(ctx)
-	if err != nil {
-		err = errors.Join(err, s.http.Close())
-	}
-	<-s.done
-	return err
+// answered at once. The error says that some were cut off.
+func (s *Server) Stop() error {
+	s.answer()
+	return s.stop()
 }
 
 // ServeHTTP lets in who has a token and answers.

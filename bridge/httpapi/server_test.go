@@ -247,8 +247,8 @@ func TestTLS(t *testing.T) {
 	config.Listen = "localhost:0"
 	config.TLS = &TLSConfig{CertFile: at("cert"), KeyFile: at("key"), ClientCAFile: ours.file}
 	s, _ := front(t, config)
-	require.NoError(t, s.Listen())
-	defer func() { require.NoError(t, s.Stop(t.Context())) }()
+	require.NoError(t, s.Listen(func(err error) { t.Error(err) }))
+	defer func() { require.NoError(t, s.Stop()) }()
 	_, port, err := net.SplitHostPort(s.Address())
 	require.NoError(t, err)
 

@@ -2,7 +2,6 @@ package restate
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -80,8 +79,7 @@ type Endpoint struct {
 	// Address is where it listens.
 	Address string
 
-	server *http.Server
-	done   chan struct{}
+	stop func() error
 }
 
 // Listen serves the service until it is stopped. failed is told when it ends by itself.
@@ -106,18 +104,9 @@ func Listen(config ComputeConfig, ops bridge.Compute, logger *slog.Logger, faile
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
-	e := &Endpoint{
-		Address: listener.Addr().String(),
-		server:  &http.Server{Handler: handler, Protocols: &protocols, ReadHeaderTimeout: 5 * time.Second},
-		done:    make(chan struct{}),
-	}
-	go func() {
-		defer close(e.done)
-		if err := e.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			failed(fmt.Errorf("serve Restate: %w", err))
-		}
-	}()
-	return e, nil
+	serving := &http.Server{Handler: handler, Protocols: &protocols, ReadHeaderTimeout: 5 * time.Second}
+	stop := bridge.Serve(serving, listener, stopWithin, func(err error) { failed(fmt.Errorf("serve Restate: %w", err)) })
+	return &Endpoint{Address: listener.Addr().String(), stop: stop}, nil
 }
 
 // stopWithin is how long handlers may take to end what they have begun. One that waits for an operation is cut off, and
@@ -126,12 +115,7 @@ const stopWithin = 2 * time.Second
 
 // Stop ends the service.
 func (e *Endpoint) Stop() {
-	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
-	defer cancel()
-	if e.server.Shutdown(ctx) != nil {
-		_ = e.server.Close() //nolint:errcheck // nothing is left to do
-	}
-	<-e.done
+	_ = e.stop() //nolint:errcheck // who was cut off goes on elsewhere
 }
 
 // quieter keeps the SDK's line or two per invocation out of the log, unless it is a log of everything.

@@ -59,7 +59,7 @@ func schemas(root string) ([]byte, error) {
 		if schema.Properties == nil { // a list
 			continue
 		}
-		if err := explain(root, name, schema); err != nil {
+		if err := explain(schema, name, root, filepath.Join(root, "bridge", "httpapi")); err != nil {
 			return nil, fmt.Errorf("describe %s: %w", name, err)
 		}
 	}
@@ -70,16 +70,19 @@ func schemas(root string) ([]byte, error) {
 	return yaml.JSONToYAML(bytes.ReplaceAll(text, []byte("#/$defs/"), []byte("#/components/schemas/")))
 }
 
-// explain gives every property the comment of its field.
-func explain(root, name string, schema *jsonschema.Schema) error {
+// explain gives every property of a struct the comment of its field; the struct is in one of the folders.
+func explain(schema *jsonschema.Schema, name string, folders ...string) error {
 	structs := []string{name}
 	if name == "Status" {
 		structs = append(structs, "Outcome") // which it embeds
 	}
 	for _, structure := range structs {
-		fields, err := fieldsOf(root, structure)
-		if err != nil {
-			fields, err = fieldsOf(filepath.Join(root, "bridge", "httpapi"), structure)
+		var fields []field
+		var err error
+		for _, folder := range folders {
+			if fields, err = fieldsOf(folder, structure); err == nil {
+				break
+			}
 		}
 		if err != nil {
 			return err

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Runs a command with the tests' peers at hand: with.sh CMD…
 #
-# The temporal CLI and restate-server are on PATH, a Step Functions engine and the programs of a Kubernetes cluster are
-# installed, and DOCKER_HOST names a Docker engine, which ends with the command if it began with it.
+# The temporal CLI and restate-server are on PATH, a Step Functions engine, an emulator of ECS and the programs of a
+# Kubernetes cluster are installed, and DOCKER_HOST names a Docker engine, which ends with the command if it began with it.
 # A peer that cannot be had is one line here and a skip in the tests that need it; where CI=true it is an error.
 set -u
 
@@ -25,6 +25,8 @@ sh "$root/tests/tools/install.sh" webhook-libraries ||
 	missing "webhook libraries" "they need Node.js; for more see: sh tests/tools/install.sh webhook-libraries"
 sh "$root/tests/tools/install.sh" stepfunctions ||
 	missing "Step Functions engine" "it needs Python 3.12 or 3.13; for more see: sh tests/tools/install.sh stepfunctions"
+sh "$root/tests/tools/install.sh" ministack ||
+	missing "ECS emulator" "it needs Python 3.12 or 3.13; for more see: sh tests/tools/install.sh ministack"
 sh "$root/tests/tools/install.sh" kubernetes ||
 	missing "Kubernetes cluster" "for more see: sh tests/tools/install.sh kubernetes"
 PATH=$root/.tools/bin:$root/bin:$PATH

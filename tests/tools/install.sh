@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs tools and peers into .tools/, each once per version.
 #
-#   install.sh NAME…   installs what is missing of temporal, restate-server, stepfunctions, webhook-libraries,
+#   install.sh NAME…   installs what is missing of temporal, restate-server, stepfunctions, ministack, webhook-libraries,
 #                      kubernetes, golangci-lint, workflowcheck, docker-compose; says nothing of what is there
 #   install.sh --list  prints names and versions
 #
@@ -24,6 +24,10 @@ webhooks=$(cksum <"$root/tests/webhook/package-lock.json" | cut -d ' ' -f 1)
 # engine and needs twice the space.
 stepfunctions=$(sed -n 's|^localstack-core.*==\([0-9.]*\).*$|\1|p' "$root/tests/tools/stepfunctions/requirements.txt")
 stepfunctions=$stepfunctions-$(cksum <"$root/tests/tools/stepfunctions/requirements.txt" | cut -d ' ' -f 1)
+# An emulator of AWS, of which Amazon ECS is used; what it does and does not is said in tests/peers/ministack.go. Of the
+# other one, localemu, ECS is moto's: its deployments have no rollout state, and it needs eight times the space.
+ministack=$(sed -n 's|^ministack==\([0-9.]*\).*$|\1|p' "$root/tests/tools/ministack/requirements.txt")
+ministack=$ministack-$(cksum <"$root/tests/tools/ministack/requirements.txt" | cut -d ' ' -f 1)
 # Has exclude directives, which go install refuses too: its version is the one in tests/tools/compose/go.mod.
 compose=$(sed -n 's|^.*github.com/docker/compose/v5 \(v[^ ]*\).*$|\1|p' "$root/tests/tools/compose/go.mod")
 # The programs of a Kubernetes cluster without machines, whose versions are in tests/tools/kubernetes/go.mod: that of
@@ -37,6 +41,7 @@ version() {
 	restate-server) echo "$restate" ;;
 	webhook-libraries) echo "$webhooks" ;;
 	stepfunctions) echo "$stepfunctions" ;;
+	ministack) echo "$ministack" ;;
 	golangci-lint) echo "$golangci" ;;
 	workflowcheck) echo "$workflowcheck" ;;
 	docker-compose) echo "$compose" ;;
@@ -48,7 +53,7 @@ version() {
 	esac
 }
 
-# python312 names a Python that is new enough for LocalStack, whichever way it was installed.
+# python312 names a Python that is new enough for LocalStack and the like, whichever way it was installed.
 python312() {
 	for python in python3 python3.13 python3.12 \
 		"$(pyenv root 2>/dev/null)"/versions/3.13.*/bin/python "$(pyenv root 2>/dev/null)"/versions/3.12.*/bin/python; do
@@ -74,11 +79,11 @@ build() {
 		mkdir "$3/$1" && cp "$root/tests/webhook/package.json" "$root/tests/webhook/package-lock.json" "$3/$1" &&
 			cd "$3/$1" && npm ci --ignore-scripts --no-audit --no-fund
 		;;
-	stepfunctions)
+	stepfunctions | ministack)
 		# A virtual environment that is used through its own bin/python, so that it may be moved.
-		python=$(python312) && "$python" -m venv "$3/stepfunctions" &&
-			"$3/stepfunctions/bin/python" -m pip install --quiet --require-hashes --only-binary :all: \
-				-r "$root/tests/tools/stepfunctions/requirements.txt"
+		python=$(python312) && "$python" -m venv "$3/$1" &&
+			"$3/$1/bin/python" -m pip install --quiet --require-hashes --only-binary :all: \
+				-r "$root/tests/tools/$1/requirements.txt"
 		;;
 	golangci-lint) GOBIN=$3 go install "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$2" ;;
 	workflowcheck) GOBIN=$3 go install "go.temporal.io/sdk/contrib/tools/workflowcheck@$2" ;;
@@ -133,7 +138,7 @@ install() {
 }
 
 if [ "${1:-}" = --list ]; then
-	for name in temporal restate-server stepfunctions webhook-libraries golangci-lint workflowcheck docker-compose kubernetes; do
+	for name in temporal restate-server stepfunctions ministack webhook-libraries golangci-lint workflowcheck docker-compose kubernetes; do
 		echo "$name $(version "$name")"
 	done
 	exit
