@@ -328,6 +328,42 @@ func TestRace(t *testing.T) {
 	}
 }
 
+// TestLateWriteIsRefused: a worker that has read, and writes when a newer operation has taken over since, changes nothing.
+func TestLateWriteIsRefused(t *testing.T) {
+	t.Parallel()
+	b := setup(t, quick)
+	ports := []bellhop.Port{{Name: "http", ContainerPort: 80}}
+	for name, test := range map[string]struct {
+		before int // how many operations there were before: what one has created, the next has applied
+		write  func(context.Context, bellhop.Operation, standing) error
+	}{
+		"create": {0, b.bringUp}, "apply": {1, b.bringUp}, "apply again": {2, b.bringUp}, "delete": {1, b.takeDown},
+	} {
+		tenant := tenantOf(t)
+		for range test.before {
+			b.want(b.end(b.operation(bellhop.Provision, tenant, spec("well", 1, ports...), "")), bellhop.PhaseReady, "")
+		}
+		older := b.operation(bellhop.Provision, tenant, spec("well", 1, ports...), "")
+		newer := b.operation(bellhop.Provision, tenant, spec("well", 1, ports...), "")
+		read, err := b.look(t.Context(), b.keyOf(older))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.want(b.end(newer), bellhop.PhaseReady, "")
+		if err := test.write(t.Context(), older, read); !isStale(err) {
+			t.Errorf("%s: a late write is answered %v", name, err)
+		}
+		now, err := b.look(t.Context(), b.keyOf(older))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if now.deployment == nil || now.service == nil || !same(generationOf(now.deployment), newer.Generation()) ||
+			!same(generationOf(now.service), newer.Generation()) || now.deployment.DeletionTimestamp != nil {
+			t.Errorf("%s: a late write has changed what the newer operation made", name)
+		}
+	}
+}
+
 // TestScaledByHand: as many are waited for as the deployment has, whoever says how many (an autoscaler, say).
 func TestScaledByHand(t *testing.T) {
 	t.Parallel()
