@@ -61,12 +61,13 @@ type Config struct {
 	LogGroup string `json:"log_group"`
 	// LogLines is how many of its last lines a failure carries as evidence, 0 to 100. Default 20.
 	LogLines *int `json:"log_lines"`
-	// ReadsPerSecond and the other rates are for each worker by itself: with three workers a quota is to be divided by
-	// three. This one is of calls that describe and list; AWS refills 20 each second. Default 15.
+	// ReadsPerSecond is how many calls that describe and list this worker makes in a second; with three workers the account's
+	// quota is to be divided by three. AWS refills 20 each second. Default 15.
 	ReadsPerSecond float64 `json:"reads_per_second"`
-	// WritesPerSecond is of calls that create, update and delete services, and start and stop tasks. AWS refills 5. Default 4.
+	// WritesPerSecond is how many calls that create, update, tag and delete services, and start and stop tasks. AWS refills 5.
+	// Default 4.
 	WritesPerSecond float64 `json:"writes_per_second"`
-	// DefinitionsPerSecond is of task definitions that are registered and deregistered. AWS refills 1. Default 0.8.
+	// DefinitionsPerSecond is how many task definitions are registered and deregistered. AWS refills 1. Default 0.8.
 	DefinitionsPerSecond float64 `json:"definitions_per_second"`
 	// PollMin is how often a service that changes is looked at. Default "5s".
 	PollMin bellhop.Duration `json:"poll_min"`
@@ -96,8 +97,8 @@ const (
 	DefaultReadsPerSecond       = 15
 	DefaultWritesPerSecond      = 4
 	DefaultDefinitionsPerSecond = 0.8
-	DefaultPollMin              = 5 * time.Second
-	DefaultPollMax              = 30 * time.Second
+	DefaultPollEvery            = 5 * time.Second
+	DefaultPollUpTo             = 30 * time.Second
 	DefaultResync               = time.Minute
 )
 
@@ -150,7 +151,7 @@ func (c Config) withDefaults() (Config, error) {
 	return c, faults.Err()
 }
 
-var rolePattern = regexp.MustCompile(`^arn:[a-z-]+:iam::[0-9]{12}:role/[^\s{}]+$`)
+var rolePattern = regexp.MustCompile(`^arn:[a-z-]+:iam::\d{12}:role/[^\s{}]+$`)
 
 func (c Config) checkRoles(faults *bellhop.Faults) {
 	for _, role := range []struct {
@@ -203,8 +204,8 @@ func (c *Config) fillRates(faults *bellhop.Faults) {
 		value    *bellhop.Duration
 		standard time.Duration
 	}{
-		{"poll_min", &c.PollMin, DefaultPollMin},
-		{"poll_max", &c.PollMax, max(DefaultPollMax, time.Duration(c.PollMin))},
+		{"poll_min", &c.PollMin, DefaultPollEvery},
+		{"poll_max", &c.PollMax, max(DefaultPollUpTo, time.Duration(c.PollMin))},
 		{"resync", &c.Resync, max(DefaultResync, time.Duration(c.PollMin))},
 	} {
 		if *d.value == 0 {

@@ -73,8 +73,8 @@ func (p *Provider) definition(op bellhop.Operation, config OperationConfig) (*ec
 
 	content := struct {
 		*ecs.RegisterTaskDefinitionInput
-		Restart string
-	}{RegisterTaskDefinitionInput: made}
+		Kind, Restart string
+	}{RegisterTaskDefinitionInput: made, Kind: config.Kind}
 	if config.Restart {
 		content.Restart = op.ID
 	}
@@ -83,7 +83,7 @@ func (p *Provider) definition(op bellhop.Operation, config OperationConfig) (*ec
 		return nil, fmt.Errorf("hash task definition: %w", err)
 	}
 	made.Family = aws.String(keyOf(op).name() + "-" + digest(string(text))[:contentHash])
-	made.Tags = []types.Tag{tag(tagTenant, op.TenantID), tag(tagResource, op.Resource)}
+	made.Tags = []types.Tag{tag(tagTenant, op.TenantID), tag(tagResource, op.Resource), tag(tagKind, config.Kind)}
 	return made, nil
 }
 
@@ -269,14 +269,19 @@ func (c *clients) families(ctx context.Context, beginning string) ([]string, err
 // are usual.
 const seenWithin = time.Minute
 
-// registeredLately says whether a task definition of families is so new that the service it was made for may not be seen yet.
+// registeredLately says whether a service's task definition of families is so new that the service may not be seen yet.
 func (c *clients) registeredLately(ctx context.Context, families []string) (bool, error) {
 	for _, family := range families {
-		described, err := c.describeDefinition(ctx, family)
+		described, err := c.ecs.DescribeTaskDefinition(ctx, &ecs.DescribeTaskDefinitionInput{
+			TaskDefinition: aws.String(family), Include: []types.TaskDefinitionField{types.TaskDefinitionFieldTags},
+		})
 		if err != nil {
-			return false, err
+			return false, classify(err, "describe task definition "+family)
 		}
-		if time.Since(aws.ToTime(described.RegisteredAt)) < seenWithin {
+		ofTask := slices.ContainsFunc(described.Tags, func(t types.Tag) bool {
+			return aws.ToString(t.Key) == tagKind && aws.ToString(t.Value) == KindTask
+		})
+		if !ofTask && time.Since(aws.ToTime(described.TaskDefinition.RegisteredAt)) < seenWithin {
 			return true, nil
 		}
 	}

@@ -27,8 +27,8 @@ func (p *Provider) receive(ctx context.Context, c *clients) error {
 		answer, err := c.sqs.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{
 			QueueUrl: queue, MaxNumberOfMessages: messagesAtOnce, WaitTimeSeconds: longPoll,
 		})
-		if err = classify(err, "receive events from the queue"); ended(err) != nil {
-			return err
+		if failure := ended(classify(err, "receive events from the queue")); failure != nil {
+			return failure
 		}
 		if err != nil || len(answer.Messages) == 0 {
 			// A queue that answers at once, with nothing or an error, is left in peace for a while. The poller goes on.
@@ -46,8 +46,8 @@ func (p *Provider) receive(ctx context.Context, c *clients) error {
 			done[i] = types.DeleteMessageBatchRequestEntry{Id: message.MessageId, ReceiptHandle: message.ReceiptHandle}
 		}
 		_, err = c.sqs.DeleteMessageBatch(ctx, &sqs.DeleteMessageBatchInput{QueueUrl: queue, Entries: done})
-		if err = classify(err, "delete events from the queue"); ended(err) != nil {
-			return err
+		if failure := ended(classify(err, "delete events from the queue")); failure != nil {
+			return failure
 		}
 	}
 	return ctx.Err()

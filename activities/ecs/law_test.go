@@ -35,7 +35,7 @@ func made(t *testing.T, config Config) *Provider {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = provider.Close() })
+	t.Cleanup(func() { _ = provider.Close() }) //nolint:errcheck // the test is over
 	return provider
 }
 

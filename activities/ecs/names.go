@@ -36,7 +36,8 @@ func digest(text string) string {
 // token makes repeated asks of one operation one ask. CreateService takes 36 characters.
 func token(op bellhop.Operation) string { return digest(op.ID)[:36] }
 
-// What resources of ours carry. Service and tasks carry all of it, task definitions only whose they are.
+// What resources of ours carry. Services and tasks carry all of it but the kind, task definitions whose
+// they are and the kind.
 const (
 	tagTenant      = "bellhop:tenant"
 	tagResource    = "bellhop:resource"
@@ -48,6 +49,7 @@ const (
 	tagPorts       = "bellhop:ports"
 	tagDeployment  = "bellhop:deployment"
 	tagPrevious    = "bellhop:previous"
+	tagKind        = "bellhop:kind" // of task definitions
 )
 
 // maxTag is how long a tag's value may be.

@@ -22,7 +22,8 @@ func (p *Provider) Observe(ctx context.Context, op bellhop.Operation) (bellhop.O
 		return bellhop.Observation{}, err
 	}
 	c := p.forTenant(op.TenantID)
-	if config, _ := check(op); config.Kind == KindTask && op.Verb != bellhop.Delete {
+	config, _ := check(op) //nolint:errcheck // it was checked when it was asked for
+	if config.Kind == KindTask && op.Verb != bellhop.Delete {
 		return p.observeTasks(ctx, c, op, config)
 	}
 	f, err := c.find(ctx, op)
@@ -91,13 +92,11 @@ func (p *Provider) conclude(ctx context.Context, c *clients, f found, v verdict,
 			seen.Endpoints = append(seen.Endpoints, endpoints(task, f.ports)...)
 		}
 	}
-	switch v.phase {
-	case bellhop.PhaseReady:
-		if n := f.running(tasks); n < v.desired { // what is listed lags behind what is counted
-			seen.Phase = bellhop.PhasePending
-			seen.Progress.Message = fmt.Sprintf("%d of %d tasks are listed", n, v.desired)
-		}
-	case bellhop.PhaseFailed:
+	if n := f.running(tasks); v.phase == bellhop.PhaseReady && n < v.desired { // what is listed lags behind what is counted
+		seen.Phase = bellhop.PhasePending
+		seen.Progress.Message = fmt.Sprintf("%d of %d tasks are listed", n, v.desired)
+	}
+	if v.phase == bellhop.PhaseFailed {
 		failure, err := p.failure(ctx, c, f, v)
 		if err != nil {
 			return bellhop.Observation{}, err
@@ -170,8 +169,7 @@ func (c *clients) rollout(ctx context.Context, f found) (*types.ServiceDeploymen
 	}
 	doing := "list deployments of service " + aws.ToString(f.service.ServiceName)
 	listed, err := c.ecs.ListServiceDeployments(ctx, &ecs.ListServiceDeploymentsInput{
-		Cluster: aws.String(c.cluster), Service: f.service.ServiceArn,
-		CreatedAt: &types.CreatedAt{After: aws.Time(begun.Add(-aboutThen)), Before: aws.Time(begun.Add(aboutThen))},
+		Cluster: aws.String(c.cluster), Service: f.service.ServiceArn, MaxResults: aws.Int32(listAtOnce), // the newest
 	})
 	if err != nil || len(listed.ServiceDeployments) == 0 {
 		return nil, unlessEnded(classify(err, doing))
@@ -182,6 +180,9 @@ func (c *clients) rollout(ctx context.Context, f found) (*types.ServiceDeploymen
 	nearest := slices.MinFunc(listed.ServiceDeployments, func(a, b types.ServiceDeploymentBrief) int {
 		return cmp.Compare(distance(a), distance(b))
 	})
+	if distance(nearest) > aboutThen {
+		return nil, nil //nolint:nilnil // it is told of later
+	}
 	revisions, err := c.ecs.DescribeServiceRevisions(ctx, &ecs.DescribeServiceRevisionsInput{
 		ServiceRevisionArns: []string{aws.ToString(nearest.TargetServiceRevisionArn)},
 	})
@@ -197,10 +198,10 @@ const aboutThen = 5 * time.Second
 
 // unlessEnded is the error, unless trying again does not help: what is asked for can be done without.
 func unlessEnded(err error) error {
-	if ended(err) != nil {
-		return nil
+	if ended(err) == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 // awaits adds to a message whether the deployment waits for somebody.

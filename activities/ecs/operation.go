@@ -23,10 +23,12 @@ type OperationConfig struct {
 	LaunchType string `json:"launch_type"`
 	// CapacityProviders is a capacity provider strategy, instead of a launch type. Default: the provider's.
 	CapacityProviders []CapacityProvider `json:"capacity_providers"`
-	// Subnets, SecurityGroups and AssignPublicIP are in place of the provider's. Default: the provider's.
-	Subnets        []string `json:"subnets"`
+	// Subnets are where tasks get their addresses. Default: the provider's.
+	Subnets []string `json:"subnets"`
+	// SecurityGroups are those of tasks. Default: the provider's.
 	SecurityGroups []string `json:"security_groups"`
-	AssignPublicIP *bool    `json:"assign_public_ip"`
+	// AssignPublicIP gives tasks public addresses. Default: as the provider does.
+	AssignPublicIP *bool `json:"assign_public_ip"`
 	// Architecture is "X86_64" or "ARM64". Default: "X86_64".
 	Architecture string `json:"architecture"`
 	// TargetGroups are the target groups of load balancers at which a service's tasks register; the provider's
@@ -50,7 +52,7 @@ type TargetGroup struct {
 	ARN string `json:"arn"`
 	// Port is the container's port, which must be one of spec.ports. Default: the only one there is.
 	Port int `json:"port"`
-	// Container is the container's name. Default: "main", or the task definition's only container.
+	// Container is the container's name. Default: "main", the one of task definitions made from the spec.
 	Container string `json:"container"`
 }
 

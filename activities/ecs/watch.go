@@ -423,7 +423,7 @@ func (w *watcher) finish(ctx context.Context, name string, known *watched, f fou
 			TenantID: of.tenant, Resource: of.resource,
 		}
 		go func() {
-			seen, err := w.Provider.observe(ctx, w.clients, op, f)
+			seen, err := w.observe(ctx, w.clients, op, f)
 			select {
 			case w.looked <- finished{name, seen, err}:
 			case <-ctx.Done():
