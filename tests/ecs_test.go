@@ -177,6 +177,7 @@ func TestECSWhoseWorkersAreKilled(t *testing.T) {
 		b.until("nothing else stands", func() bool { return len(server.Standing(tenantTag, "acme")) == 2*len(ids) })
 	}
 	require.Empty(t, server.Remains(tenantTag), "nothing of ours is left, neither services, tasks nor task definitions")
+	b.leavesNothing("ecs", "acme")
 
 	b.leavesNothing("ecs", "acme")
 }

@@ -88,7 +88,7 @@ type retirement struct {
 // watched is what is known of one resource.
 type watched struct {
 	fingerprint string
-	settled     bool // nothing is pending: no need to look until the fingerprint changes
+	settled     bool // no need to look until an event comes, its time is due, or the fingerprint changes
 	retiring    bool
 	operations  map[string]bellhop.Generation
 	reported    map[string]string
@@ -357,7 +357,8 @@ func (w *watcher) look(ctx context.Context, by map[key][]member, which, woken ma
 			observation.Progress.Message = "all are ready; " + removing(len(there.older)) + " of earlier operations"
 			w.retire(k, known, there.older)
 		}
-		known.settled = observation.Phase != bellhop.PhasePending
+		// What waits is not inspected again while its list shows nothing new: the calls would grow with those who wait.
+		known.settled = observation.Phase != bellhop.PhasePending || len(there.older) == 0
 		if again > 0 {
 			w.due[k] = time.Now().Add(again)
 		}

@@ -183,8 +183,8 @@ func (p *Provider) bringDeployment(ctx context.Context, want desired, there stan
 	if there.foreign != nil {
 		return taken(there.foreign)
 	}
-	if len(there.jobs) > 0 {
-		return otherKind(there, KindJob, KindDeployment)
+	for _, job := range there.jobs {
+		return otherKind(there, job, KindJob, KindDeployment)
 	}
 	deployments := p.cluster.AppsV1().Deployments(there.key.namespace)
 	deployment, object := there.deployment, want.deployment()
@@ -217,7 +217,7 @@ func (p *Provider) bringService(ctx context.Context, want desired, there *corev1
 		_, err = create(ctx, services, want.service(owner), nil)
 	case there == nil:
 	case generationOf(there).After(want.op.Generation()):
-		return staleError{errors.New("a newer operation has taken over the service")}
+		return staleError{later("a newer operation has taken over %s", describe(there))}
 	case !needed:
 		err = discard(ctx, services, there)
 	case there.DeletionTimestamp != nil, !metav1.IsControlledBy(there, owner):
@@ -233,7 +233,7 @@ func (p *Provider) bringService(ctx context.Context, want desired, there *corev1
 // that after it has made its job, and takes that down again.
 func (p *Provider) bringJob(ctx context.Context, want desired, there standing) error {
 	if there.deployment != nil {
-		return otherKind(there, KindDeployment, KindJob)
+		return otherKind(there, there.deployment, KindDeployment, KindJob)
 	}
 	if want.op.Verb == bellhop.Update && len(there.jobs) == 0 {
 		return nothingToUpdate(want)
@@ -291,7 +291,10 @@ func nothingToUpdate(want desired) *bellhop.Failure {
 		want.config.Kind, want.op.TenantID, want.op.Resource, want.key.namespace)
 }
 
-func otherKind(there standing, is, wanted string) *bellhop.Failure {
+func otherKind(there standing, o object, is, wanted string) *bellhop.Failure {
+	if o.GetDeletionTimestamp() != nil {
+		return later("%s is still being deleted", describe(o))
+	}
 	return bellhop.Fail(bellhop.CodeResourceConflict, "%s of tenant %s is a %s, not a %s; delete it first, or name another resource",
 		there.key.resource, there.key.tenant, is, wanted)
 }

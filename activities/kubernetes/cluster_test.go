@@ -77,7 +77,7 @@ func (b *bench) provider(config Config) *Provider {
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { _ = p.Close() })
+	b.Cleanup(func() { p.Close() }) //nolint:errcheck // it never fails
 	return p
 }
 

@@ -3,6 +3,7 @@ package kubernetes
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -92,12 +93,9 @@ func (c Config) withDefaults() (Config, error) {
 		if *value == "" {
 			*value = values[0]
 		}
-		for _, one := range values {
-			if *value == one {
-				return
-			}
+		if !slices.Contains(values, *value) {
+			faults.Add(path, `must be %q or %q`, values[0], values[1])
 		}
-		faults.Add(path, `must be %q or %q`, values[0], values[1])
 	}
 	oneOf("pod_security", &c.PodSecurity, PodSecurityRestricted, PodSecurityBaseline)
 	oneOf("service_type", &c.ServiceType, ServiceClusterIP, ServiceLoadBalancer)

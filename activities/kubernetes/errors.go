@@ -35,17 +35,18 @@ func (w wire) RoundTrip(request *http.Request) (*http.Response, error) {
 		return nil, unanswered{bellhop.Fail(bellhop.CodeProviderUnavailable, "the API server does not answer").Because(err)}
 	}
 	w.noteClock(response)
-	if response.StatusCode == http.StatusForbidden && !w.ready(request) {
-		response.Body.Close() //nolint:errcheck,gosec // nothing of it is wanted
-		return nil, unanswered{bellhop.Fail(bellhop.CodeProviderUnavailable, "the API server is still starting, and knows nobody's permissions yet")}
+	if response.StatusCode == http.StatusForbidden {
+		if response, err = w.forbidden(request, response); err != nil {
+			return nil, err
+		}
 	}
 	// Without this header client-go gives up at the first answer.
-	wait, err := strconv.Atoi(response.Header.Get("Retry-After"))
-	if err != nil || response.StatusCode != http.StatusTooManyRequests && response.StatusCode < http.StatusInternalServerError {
+	wait, asked := retryAfter(response)
+	if !asked {
 		return response, nil
 	}
 	said, err := io.ReadAll(io.LimitReader(response.Body, 1<<10))
-	response.Body.Close() //nolint:errcheck,gosec // what was said is read
+	response.Body.Close() //nolint:errcheck // what was said is read
 	code := bellhop.CodeProviderUnavailable
 	if response.StatusCode == http.StatusTooManyRequests {
 		code = bellhop.CodeProviderThrottled
@@ -55,16 +56,47 @@ func (w wire) RoundTrip(request *http.Request) (*http.Response, error) {
 	if err != nil {
 		failure.ProviderError = response.Status
 	}
-	failure.RetryAfter = time.Duration(wait) * time.Second
+	failure.RetryAfter = wait
 	return nil, unanswered{failure}
 }
 
-// ready asks an API server that forbids something whether it is ready: one that has just been started forbids everything
-// until it has read the roles, and that must end no operation. One that does not say counts as ready.
+// retryAfter is for how long an answer asks to be left alone, where client-go would heed that.
+func retryAfter(response *http.Response) (time.Duration, bool) {
+	if response.StatusCode != http.StatusTooManyRequests && response.StatusCode < http.StatusInternalServerError {
+		return 0, false
+	}
+	seconds, err := strconv.Atoi(response.Header.Get("Retry-After"))
+	return time.Duration(seconds) * time.Second, err == nil
+}
+
+// forbidden makes sure of a refusal, which ends an operation. An API server that has just been started refuses everything
+// until it has read the roles. So it is asked whether it is ready, and once it is the request is made again: the first
+// refusal may be from before.
+func (w wire) forbidden(request *http.Request, refusal *http.Response) (*http.Response, error) {
+	again := request.Clone(request.Context())
+	if request.GetBody != nil {
+		body, err := request.GetBody()
+		if err != nil {
+			return refusal, nil //nolint:nilerr // it cannot be asked again, so the refusal stands
+		}
+		again.Body = body
+	}
+	refusal.Body.Close() //nolint:errcheck // nothing of it is wanted
+	if !w.ready(request) {
+		return nil, unanswered{bellhop.Fail(bellhop.CodeProviderUnavailable, "the API server is starting, and knows nobody's permissions yet")}
+	}
+	response, err := w.next.RoundTrip(again)
+	if err != nil && request.Context().Err() == nil {
+		err = unanswered{bellhop.Fail(bellhop.CodeProviderUnavailable, "the API server does not answer").Because(err)}
+	}
+	return response, err
+}
+
+// ready says whether the API server says that it is. One that does not say counts as ready.
 func (w wire) ready(request *http.Request) bool {
 	at := *request.URL
 	at.Path, at.RawQuery = "/readyz", ""
-	ask, err := http.NewRequestWithContext(request.Context(), http.MethodGet, at.String(), http.NoBody)
+	ask, err := http.NewRequestWithContext(request.Context(), http.MethodGet, at.String(), http.NoBody) //nolint:gosec // it is the address that was just asked
 	if err != nil {
 		return true
 	}
@@ -75,7 +107,7 @@ func (w wire) ready(request *http.Request) bool {
 	if err != nil {
 		return false
 	}
-	answer.Body.Close() //nolint:errcheck,gosec // the status says all
+	answer.Body.Close() //nolint:errcheck // the status says all
 	return answer.StatusCode < http.StatusInternalServerError
 }
 

@@ -2,6 +2,7 @@ package kubernetes
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -88,11 +89,11 @@ func (p *Provider) judge(pods []*corev1.Pod, deadline time.Duration) sights {
 		if trouble == nil {
 			continue
 		}
+		if limit == 0 {
+			continue // a job's pod has all the time that it takes
+		}
 		if s.candidate == nil {
 			s.candidate = trouble
-		}
-		if limit == 0 {
-			continue
 		}
 		left := limit - now.Sub(since)
 		if left <= 0 && s.failure == nil {
@@ -139,33 +140,23 @@ func failedPod(pod *corev1.Pod) *bellhop.Failure {
 }
 
 func statuses(pod *corev1.Pod) []corev1.ContainerStatus {
-	return append(pod.Status.InitContainerStatuses[:len(pod.Status.InitContainerStatuses):len(pod.Status.InitContainerStatuses)],
-		pod.Status.ContainerStatuses...)
+	return slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses)
 }
 
 // waiting are the reasons for which a container waits that do not pass by waiting alone.
 var waiting = map[string]bellhop.Code{
-	"ErrImagePull":                bellhop.CodeImagePullFailed,
-	"ImagePullBackOff":            bellhop.CodeImagePullFailed,
-	"ErrImageNeverPull":           bellhop.CodeImagePullFailed,
-	"ImageInspectError":           bellhop.CodeImagePullFailed,
-	"RegistryUnavailable":         bellhop.CodeImagePullFailed,
-	"SignatureValidationFailed":   bellhop.CodeImagePullFailed,
-	"InvalidImageName":            bellhop.CodeInvalidSpec,
-	"CreateContainerConfigError":  bellhop.CodeInvalidSpec,
-	"CreateContainerError":        bellhop.CodeInvalidSpec,
-	"RunContainerError":           bellhop.CodeContainerExited,
-	"PostStartHookError":          bellhop.CodeContainerExited,
-	"CrashLoopBackOff":            bellhop.CodeContainerExited,
-	"ResizeContainerError":        bellhop.CodeCapacityUnavailable,
-	"KillContainerError":          bellhop.CodeContainerExited,
-	"CreatePodSandboxError":       bellhop.CodeCapacityUnavailable,
-	"ConfigPodSandboxError":       bellhop.CodeCapacityUnavailable,
-	"VerifyNonRootError":          bellhop.CodeInvalidSpec,
-	"StartError":                  bellhop.CodeContainerExited,
-	"PreCreateHookError":          bellhop.CodeContainerExited,
-	"PreStartHookError":           bellhop.CodeContainerExited,
-	"PostStartHookErrorContainer": bellhop.CodeContainerExited,
+	"ErrImagePull":               bellhop.CodeImagePullFailed,
+	"ImagePullBackOff":           bellhop.CodeImagePullFailed,
+	"ErrImageNeverPull":          bellhop.CodeImagePullFailed,
+	"ImageInspectError":          bellhop.CodeImagePullFailed,
+	"RegistryUnavailable":        bellhop.CodeImagePullFailed,
+	"SignatureValidationFailed":  bellhop.CodeImagePullFailed,
+	"InvalidImageName":           bellhop.CodeInvalidSpec,
+	"CreateContainerConfigError": bellhop.CodeInvalidSpec,
+	"CreateContainerError":       bellhop.CodeInvalidSpec,
+	"RunContainerError":          bellhop.CodeContainerExited,
+	"PostStartHookError":         bellhop.CodeContainerExited,
+	"CrashLoopBackOff":           bellhop.CodeContainerExited,
 }
 
 // troubleOf is the failure that a pod will be if what is wrong with it lasts; nil when nothing is.

@@ -214,6 +214,34 @@ func TestPorts(t *testing.T) {
 	}
 }
 
+// TestLoadBalancer: a service of that type is waited for until it has an address.
+func TestLoadBalancer(t *testing.T) {
+	t.Parallel()
+	config := quick
+	config.ServiceType = ServiceLoadBalancer
+	b := setup(t, config)
+	op := b.operation(bellhop.Provision, tenantOf(t), spec("well", 1, bellhop.Port{Name: "http", ContainerPort: 80}), "")
+	b.ask(op)
+	b.until("all but the address is there", func() bool {
+		seen := b.call(op, b.Observe)
+		if seen.Phase != bellhop.PhasePending {
+			t.Fatalf("without an address it is %s", seen.Phase)
+		}
+		return strings.Contains(seen.Progress.Message, "no address")
+	})
+	k := b.keyOf(op)
+	status := []byte(`{"status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}]}}}`)
+	_, err := b.admin.CoreV1().Services(k.namespace).Patch(t.Context(), k.objectName(), "application/merge-patch+json", status, metav1.PatchOptions{}, "status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := b.end(op)
+	b.want(seen, bellhop.PhaseReady, "")
+	if want := []bellhop.Endpoint{{Name: "http", Host: "203.0.113.7", Port: 80}}; !slices.Equal(seen.Endpoints, want) {
+		t.Errorf("endpoints are %v, want %v", seen.Endpoints, want)
+	}
+}
+
 // TestForeignService: somebody else's service of the name is left alone, and nothing is made beside it.
 func TestForeignService(t *testing.T) {
 	t.Parallel()
@@ -297,6 +325,42 @@ func TestRace(t *testing.T) {
 			there, err := b.look(t.Context(), b.keyOf(newest))
 			return err == nil && len(there.pods) == 1 && same(generationOf(there.service), newest.Generation())
 		})
+	}
+}
+
+// TestLateWriteIsRefused: a worker that has read, and writes when a newer operation has taken over since, changes nothing.
+func TestLateWriteIsRefused(t *testing.T) {
+	t.Parallel()
+	b := setup(t, quick)
+	ports := []bellhop.Port{{Name: "http", ContainerPort: 80}}
+	for name, test := range map[string]struct {
+		before int // how many operations there were before: what one has created, the next has applied
+		write  func(context.Context, bellhop.Operation, standing) error
+	}{
+		"create": {0, b.bringUp}, "apply": {1, b.bringUp}, "apply again": {2, b.bringUp}, "delete": {1, b.takeDown},
+	} {
+		tenant := tenantOf(t)
+		for range test.before {
+			b.want(b.end(b.operation(bellhop.Provision, tenant, spec("well", 1, ports...), "")), bellhop.PhaseReady, "")
+		}
+		older := b.operation(bellhop.Provision, tenant, spec("well", 1, ports...), "")
+		newer := b.operation(bellhop.Provision, tenant, spec("well", 1, ports...), "")
+		read, err := b.look(t.Context(), b.keyOf(older))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.want(b.end(newer), bellhop.PhaseReady, "")
+		if err := test.write(t.Context(), older, read); !isStale(err) {
+			t.Errorf("%s: a late write is answered %v", name, err)
+		}
+		now, err := b.look(t.Context(), b.keyOf(older))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if now.deployment == nil || now.service == nil || !same(generationOf(now.deployment), newer.Generation()) ||
+			!same(generationOf(now.service), newer.Generation()) || now.deployment.DeletionTimestamp != nil {
+			t.Errorf("%s: a late write has changed what the newer operation made", name)
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -19,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 
 	"bellhop"
 )
@@ -38,7 +40,8 @@ const (
 //
 // A watch that the API server ends is taken up where it ended. When that cannot be done Watch ends with an error.
 func (p *Provider) Watch(ctx context.Context, report func(bellhop.Observation)) error {
-	ctx, cancel := context.WithCancelCause(ctx)
+	// What goes wrong is returned, where it matters, and not logged besides.
+	ctx, cancel := context.WithCancelCause(klog.NewContext(ctx, logr.Discard()))
 	w := &watcher{
 		Provider:  p,
 		report:    report,
@@ -116,7 +119,7 @@ func (w *watcher) attach(informer cache.SharedIndexInformer, broken context.Canc
 			return nil, err
 		}
 		if id, ours := identify(accessor); ours {
-			return []string{id.key.String()}, nil
+			return []string{id.String()}, nil
 		}
 		return nil, nil
 	}})

@@ -26,10 +26,10 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	scenario := flags.String("scenario", "throughput,latency,targets,event,query,memory", "what to measure, by comma; also: hold")
+	scenario := flags.String("scenario", "throughput,latency,targets,event,query,memory", "what to measure, by comma; also: hold, providers")
 	n := flags.Int("n", 100, "operations per round of the throughput")
 	rounds := flags.Int("rounds", 15, "rounds of each shape")
-	waiting := flags.Int("waiting", 10_000, "operations that wait, for memory")
+	waiting := flags.Int("waiting", 10_000, "operations that wait, for memory; at most so many for providers")
 	hold := flags.Int("hold", 50_000, "operations that are held and drained, for hold")
 	floor := flags.String("floor-worker", "", "internal: work for the floor at this address")
 	if err := flags.Parse(args); err != nil {
@@ -48,7 +48,8 @@ func run(ctx context.Context, args []string) error {
 		measure, ok := map[string]func(context.Context) error{
 			"throughput": b.with(b.throughput), "latency": b.with(b.latency), "event": b.with(b.event),
 			"query": b.with(b.query), "memory": b.with(b.memory), "hold": b.with(b.holdAndDrain),
-			"targets": func(ctx context.Context) error { return b.withEngines(ctx, folder) },
+			"targets":   func(ctx context.Context) error { return b.withEngines(ctx, folder) },
+			"providers": func(ctx context.Context) error { return b.providers(ctx, folder) },
 		}[name]
 		if !ok {
 			return fmt.Errorf("no scenario %q", name)
@@ -62,11 +63,11 @@ func run(ctx context.Context, args []string) error {
 
 // with makes a measurement run with a fresh server and fresh workers.
 func (b *bench) with(measure func(context.Context) error) func(context.Context) error {
-	return func(ctx context.Context) error { return b.run(ctx, "", measure) }
+	return func(ctx context.Context) error { return b.run(ctx, "", "", measure) }
 }
 
-// run is what with does, with more in the worker's configuration.
-func (b *bench) run(ctx context.Context, config string, measure func(context.Context) error) error {
+// run is what with does, with more providers, and more of all else, in the worker's configuration.
+func (b *bench) run(ctx context.Context, providers, config string, measure func(context.Context) error) error {
 	server, err := peers.StartServer(ctx)
 	if err != nil {
 		return err
@@ -74,7 +75,7 @@ func (b *bench) run(ctx context.Context, config string, measure func(context.Con
 	defer server.Kill()
 	_ = os.Remove(b.state) // of the measurement before
 	worker, err := peers.StartWorker(ctx, server.Address, fmt.Sprintf(
-		"providers:\n  simulated: {type: simulated, path: %s}\nbackstop: {first: 6h, max: 6h}\n%s", b.state, config))
+		"providers:\n  simulated: {type: simulated, path: %s}\n%sbackstop: {first: 6h, max: 6h}\n%s", b.state, providers, config))
 	if err != nil {
 		return err
 	}

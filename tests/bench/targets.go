@@ -106,7 +106,7 @@ func (b *bench) withEngines(ctx context.Context, folder string) error {
 		config += fmt.Sprintf("  stepfunctions: {type: stepfunctions, region: %s, endpoint: '%s'}\n", peers.StepFunctionsRegion, endpoint)
 		b.engines = append(b.engines, e)
 	}
-	return b.run(ctx, config, b.targets)
+	return b.run(ctx, "", config, b.targets)
 }
 
 // same finds callers that wait already.
