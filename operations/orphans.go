@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
@@ -33,14 +34,16 @@ func (c *Client) Orphans(ctx context.Context, provider string) (bellhop.OrphanRe
 	if until, ok := ctx.Deadline(); ok {
 		options.WorkflowExecutionTimeout = max(time.Until(until), time.Second) // nobody waits for it any longer
 	}
-	run, err := c.temporal.ExecuteWorkflow(ctx, options, workflows.ReportOrphans, provider)
-	if err != nil {
-		return bellhop.OrphanReport{}, fmt.Errorf("ask for orphans: %w", explain(err))
-	}
 	var report bellhop.OrphanReport
-	err = run.Get(ctx, &report)
+	run, err := c.temporal.ExecuteWorkflow(ctx, options, workflows.ReportOrphans, provider)
+	if err == nil {
+		err = run.Get(ctx, &report)
+	}
 	refused, _ := errors.AsType[*temporal.ApplicationError](err)
 	_, elapsed := errors.AsType[*temporal.TimeoutError](err)
+	if _, late := errors.AsType[*serviceerror.DeadlineExceeded](err); late { // it may say so a moment before ctx does
+		elapsed = true
+	}
 	switch {
 	case err == nil:
 		return report, nil
@@ -49,7 +52,7 @@ func (c *Client) Orphans(ctx context.Context, provider string) (bellhop.OrphanRe
 	case elapsed:
 		return report, fmt.Errorf("ask for orphans: %w", context.DeadlineExceeded)
 	default:
-		return report, fmt.Errorf("ask for orphans: %w", err)
+		return report, fmt.Errorf("ask for orphans: %w", explain(err))
 	}
 }
 
