@@ -55,7 +55,7 @@ soak: build ## run the fault tests with the full counts: hours; SOAK=Mixed for t
 		go test -count=1 -timeout 8h -v -run '$(or $(SOAK),Fault|Killed|AcknowledgementIsLost)' ./tests
 
 .PHONY: bench
-bench: build ## measure bellhop beside bare Temporal workflows; BENCH='-scenario hold' for 50,000 that wait
+bench: build ## measure bellhop beside bare Temporal workflows; BENCH='-scenario hold' for 50,000 that wait, 'providers' for what waiting costs each
 	@go run ./tests/bench $(BENCH)
 	@go test -run '^$$' -bench . -benchmem ./activities/simulated
 

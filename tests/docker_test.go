@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -122,6 +124,50 @@ func TestContainerThroughBellhop(t *testing.T) {
 	for _, id := range []string{"p-" + e.tenant + "/succeeded", "bad-" + e.tenant + "/failed", "u-" + e.tenant + "/succeeded"} {
 		b.until("the caller hears once of "+id, func() bool { return got()[id].Times == 1 })
 	}
+}
+
+// TestDockerExample does what docs/examples/docker says, with the files that are there, but for the images: there is no
+// registry.
+func TestDockerExample(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	e := b.engine()
+	image := "bellhop.test/tenant:" + e.tenant
+	_, err := peers.MakeImage(t.Context(), e.docker, image, "activities/docker/testdata/tenant")
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		_, _ = e.docker.ImageRemove(context.Background(), image, client.ImageRemoveOptions{Force: true})
+	})
+	secrets := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(secrets, e.tenant), 0o700))
+	const password = "correct-horse-battery"
+	require.NoError(t, os.WriteFile(filepath.Join(secrets, e.tenant, "database-password"), []byte(password+"\n"), 0o600))
+	example := func(name string) string {
+		t.Helper()
+		text, err := os.ReadFile(filepath.Join(peers.Root(), "docs", "examples", "docker", name))
+		require.NoError(t, err)
+		return strings.NewReplacer("/etc/bellhop/secrets", secrets, `"acme"`, strconv.Quote(e.tenant),
+			"nginx:1.27", image, "nginx:1.28", image, `"container_port": 80`, `"container_port": 8080`,
+			`"curl", "-fsS", "http://127.0.0.1/"`, `"/main", "healthy"`).Replace(string(text))
+	}
+	b.work(example("worker.yaml"))
+	do := func(verb string) bellhop.Outcome {
+		t.Helper()
+		id := verb + "-" + e.tenant
+		_, stderr, code := b.run(example(verb+".json"), "bellhop", verb, "--id", id, "--wait", "-f", "-")
+		require.Zero(t, code, stderr)
+		return b.status(id).Outcome
+	}
+	web := do("provision")
+	require.Len(t, web.ResourceIDs.ContainerIDs, 2)
+	require.Len(t, web.Endpoints, 2)
+	inspected, err := e.docker.ContainerInspect(t.Context(), web.ResourceIDs.ContainerIDs[0], client.ContainerInspectOptions{})
+	require.NoError(t, err)
+	require.Contains(t, inspected.Container.Config.Env, "DATABASE_PASSWORD="+password)
+	require.Len(t, do("update").ResourceIDs.ContainerIDs, 1)
+	do("delete")
+	require.Empty(t, e.containers())
+	b.leavesNothing("docker", e.tenant)
 }
 
 func TestContainersWhoseWorkersAreKilled(t *testing.T) {

@@ -234,7 +234,7 @@ func (w *watcher) takeUp(ctx context.Context) error {
 		for _, service := range services {
 			if f := foundIn(service); f.ours && f.verb == bellhop.Delete {
 				w.discover(aws.ToString(service.ServiceName))
-				w.look(ctx, aws.ToString(service.ServiceName), f)
+				w.look(ctx, aws.ToString(service.ServiceName), f, len(w.services))
 			}
 		}
 	}
@@ -262,9 +262,13 @@ const round = 50
 func (w *watcher) lookAtServices(ctx context.Context) error {
 	soon := time.Now().Add(time.Duration(w.config.PollMin) / 2)
 	var names []string
-	due := false
+	waiting, due := 0, false
 	for name, known := range w.services {
-		if !known.settled && known.due.Before(soon) {
+		if known.settled {
+			continue
+		}
+		waiting++
+		if known.due.Before(soon) {
 			names = append(names, name)
 			due = due || !known.due.After(time.Now())
 		}
@@ -286,22 +290,22 @@ func (w *watcher) lookAtServices(ctx context.Context) error {
 		for _, service := range services {
 			f := foundIn(service)
 			there[aws.ToString(service.ServiceName)] = true
-			if w.look(ctx, aws.ToString(service.ServiceName), f) {
+			if w.look(ctx, aws.ToString(service.ServiceName), f, waiting) {
 				ended = append(ended, f)
 			}
 		}
 		for _, name := range chunk {
 			if !there[name] {
-				w.look(ctx, name, found{})
+				w.look(ctx, name, found{}, waiting)
 			}
 		}
 	}
 	return w.settle(ctx, ended)
 }
 
-// look takes in what was described of a service. It says whether the operation in its tags seems to have come to an end,
-// of which the details are then to be looked for.
-func (w *watcher) look(ctx context.Context, name string, f found) bool {
+// look takes in what was described of a service, of so many that are waited for. It says whether the operation in its tags
+// seems to have come to an end, of which the details are then to be looked for.
+func (w *watcher) look(ctx context.Context, name string, f found, waiting int) bool {
 	known := w.services[name]
 	now := time.Now()
 	mark := fingerprint(f)
@@ -313,12 +317,6 @@ func (w *watcher) look(ctx context.Context, name string, f found) bool {
 		return false
 	default:
 		known.interval = min(known.interval*3/2, time.Duration(w.config.PollMax))
-	}
-	waiting := 0
-	for _, other := range w.services {
-		if !other.settled {
-			waiting++
-		}
 	}
 	known.due = now.Add(w.every(known.interval, waiting/describeAtOnce+1))
 	if f.service != nil && !f.ours {
