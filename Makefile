@@ -18,7 +18,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 PKG ?= ./...
 TESTFLAGS ?=
 # -count=1: the tests run binaries, which go test's own cache knows nothing of.
-GOTEST := go test -count=1 -timeout 20m
+GOTEST := go test -count=1 -timeout 40m
 
 # The product's modules. The tool modules under tests/tools have no code of ours.
 MODULES := . tests/devserver
