@@ -109,8 +109,24 @@ func (b *bench) begin(id, target, script string) {
 	require.NoError(b, err)
 }
 
-// settle waits until every operation has ended and counts what went wrong.
+// settle waits until every operation has ended, counts what went wrong, and deletes what stands, until nothing does.
 func (b *bench) settle(ids []string, got func() map[string]Ring) {
+	b.Helper()
+	b.settled(ids, got)
+	for _, id := range ids {
+		_, err := b.ops.Start(b.ctx, id+"-deleted", bellhop.Delete, fmt.Appendf(nil, `{"tenant_id": "acme", "resource": %q, "provider": "simulated"}`, id))
+		require.NoError(b, err)
+	}
+	for _, id := range ids {
+		outcome, err := b.ops.Wait(b.ctx, id+"-deleted")
+		require.NoError(b, err)
+		require.Equal(b, bellhop.Succeeded, outcome.State, "%v", outcome.Error)
+	}
+	b.leavesNothing("simulated", "acme")
+}
+
+// settled waits until every operation has ended and counts what went wrong.
+func (b *bench) settled(ids []string, got func() map[string]Ring) {
 	b.Helper()
 	began := time.Now()
 	for _, id := range ids {
@@ -157,16 +173,6 @@ func (b *bench) settle(ids []string, got func() map[string]Ring) {
 	if lost+doubled+wrong+again > 0 {
 		b.Errorf("lost %d, doubled %d, wrongly reported %d, rung again %d of %d", lost, doubled, wrong, again, len(ids))
 	}
-	for _, id := range ids {
-		_, err := b.ops.Start(b.ctx, id+"-deleted", bellhop.Delete, fmt.Appendf(nil, `{"tenant_id": "acme", "resource": %q, "provider": "simulated"}`, id))
-		require.NoError(b, err)
-	}
-	for _, id := range ids {
-		outcome, err := b.ops.Wait(b.ctx, id+"-deleted")
-		require.NoError(b, err)
-		require.Equal(b, bellhop.Succeeded, outcome.State, "%v", outcome.Error)
-	}
-	b.leavesNothing("simulated", "acme")
 }
 
 // leavesNothing checks that nothing of a tenant's stands at a provider, whether anybody knows of it or not.

@@ -66,7 +66,7 @@ func TestDeploymentPinned(t *testing.T) {
 	b.work(b.config(noBackstop, deployed+"v2, behavior: pinned}"))
 	b.current("v2")
 	b.begin("newer", "temporal", `{}`)
-	b.settle([]string{"stays", "newer"}, got)
+	b.settled([]string{"stays", "newer"}, got)
 	require.Equal(t, "v1", b.ranOn("stays"), "a pinned operation ends on the version that it began on")
 	require.Equal(t, "v2", b.ranOn("newer"))
 

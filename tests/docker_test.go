@@ -136,7 +136,7 @@ func TestDockerExample(t *testing.T) {
 	_, err := peers.MakeImage(t.Context(), e.docker, image, "activities/docker/testdata/tenant")
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		_, _ = e.docker.ImageRemove(context.Background(), image, client.ImageRemoveOptions{Force: true})
+		_, _ = e.docker.ImageRemove(context.WithoutCancel(t.Context()), image, client.ImageRemoveOptions{Force: true})
 	})
 	secrets := t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(secrets, e.tenant), 0o700))

@@ -28,11 +28,12 @@ import (
 
 // telemetry is what the worker tells of itself.
 type telemetry struct {
-	metrics client.MetricsHandler
-	handler http.Handler
-	meter   metric.Meter
-	tracer  interceptor.Interceptor
-	stop    func()
+	metrics  client.MetricsHandler
+	registry *prometheus.Registry
+	handler  http.Handler
+	meter    metric.Meter
+	tracer   interceptor.Interceptor
+	stop     func()
 }
 
 func startTelemetry(ctx context.Context, config Config) (*telemetry, error) {
@@ -51,8 +52,9 @@ func startTelemetry(ctx context.Context, config Config) (*telemetry, error) {
 		}}},
 	)))
 	t := &telemetry{
-		handler: promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
-		meter:   metrics.Meter("bellhop"),
+		registry: registry,
+		handler:  promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
+		meter:    metrics.Meter("bellhop"),
 	}
 	t.metrics = metricsHandler{temporaltelemetry.NewMetricsHandler(temporaltelemetry.MetricsHandlerOptions{Meter: t.meter})}
 	stops := []func(context.Context) error{metrics.Shutdown}
@@ -128,34 +130,44 @@ func startTracing(ctx context.Context, config TracingConfig) (*sdktrace.TracerPr
 	), nil
 }
 
-// countWaiting reports how many operations are under way, and how many have ended whose callbacks are still being tried,
-// asked of Temporal when the metrics are read.
+// waiting tells how many operations are under way, and how many have ended whose callbacks are still being tried, asked of
+// Temporal when the metrics are read. It is no callback of OpenTelemetry's: those run while its instruments are locked, and
+// the client that asks here has instruments of its own. A question of which Temporal gives no answer is left out.
+type waiting struct {
+	ops               *operations.Client
+	providers         map[string]activities.Provider
+	open, undelivered *prometheus.Desc
+}
+
 func (t *telemetry) countWaiting(ops *operations.Client, providers map[string]activities.Provider) {
-	_, _ = t.meter.Int64ObservableGauge("bellhop_operations_undelivered", //nolint:errcheck // as below
-		metric.WithDescription("Operations that have ended and whose callbacks are still being tried, as Temporal's visibility has them."),
-		metric.WithInt64Callback(func(ctx context.Context, observer metric.Int64Observer) error {
-			ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-			defer cancel()
-			count, err := ops.Count(ctx, bellhop.Filter{Open: true, Undelivered: true})
-			if err == nil {
-				observer.Observe(count)
-			}
-			return err
-		}))
-	_, _ = t.meter.Int64ObservableGauge("bellhop_operations_open", //nolint:errcheck // it would mean a name that is no metric's
-		metric.WithDescription("Operations under way, by provider, as Temporal's visibility has them."),
-		metric.WithInt64Callback(func(ctx context.Context, observer metric.Int64Observer) error {
-			ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-			defer cancel()
-			for name := range providers {
-				count, err := ops.Count(ctx, bellhop.Filter{Provider: name, Open: true})
-				if err != nil {
-					return err
-				}
-				observer.Observe(count, metric.WithAttributes(attribute.String("provider", name)))
-			}
-			return nil
-		}))
+	t.registry.MustRegister(&waiting{
+		ops: ops, providers: providers,
+		open: prometheus.NewDesc("bellhop_operations_open",
+			"Operations under way, by provider, as Temporal's visibility has them.", []string{"provider"}, nil),
+		undelivered: prometheus.NewDesc("bellhop_operations_undelivered",
+			"Operations that have ended and whose callbacks are still being tried, as Temporal's visibility has them.", nil, nil),
+	})
+}
+
+// Describe is part of [prometheus.Collector].
+func (w *waiting) Describe(described chan<- *prometheus.Desc) {
+	described <- w.open
+	described <- w.undelivered
+}
+
+// Collect is part of [prometheus.Collector].
+func (w *waiting) Collect(collected chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	tell := func(filter bellhop.Filter, of *prometheus.Desc, labels ...string) {
+		if count, err := w.ops.Count(ctx, filter); err == nil {
+			collected <- prometheus.MustNewConstMetric(of, prometheus.GaugeValue, float64(count), labels...)
+		}
+	}
+	tell(bellhop.Filter{Open: true, Undelivered: true}, w.undelivered)
+	for name := range w.providers {
+		tell(bellhop.Filter{Provider: name, Open: true}, w.open, name)
+	}
 }
 
 // observeRequests counts requests to the API and how long they took.
