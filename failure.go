@@ -91,6 +91,10 @@ func (c Code) Info() CodeInfo {
 	return CodeInternal.Info()
 }
 
+// Unavailable says that the provider could not be asked, which is no end: it is asked again until the operation's time is
+// up.
+func (c Code) Unavailable() bool { return c == CodeProviderUnavailable || c == CodeProviderThrottled }
+
 // Failure is why an operation failed, with all that a caller needs to decide what to do. It is an error, so that
 // providers return it as one.
 type Failure struct {

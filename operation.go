@@ -386,6 +386,11 @@ func (op Operation) Generation() Generation {
 	return Generation{RequestedAt: op.RequestedAt, OperationID: op.ID}
 }
 
+// Equal says whether both are of one operation. Times compare by their instant, not by their zone.
+func (g Generation) Equal(other Generation) bool {
+	return g.OperationID == other.OperationID && g.RequestedAt.Equal(other.RequestedAt)
+}
+
 // After says whether g is newer than other.
 func (g Generation) After(other Generation) bool {
 	if !g.RequestedAt.Equal(other.RequestedAt) {

@@ -176,13 +176,8 @@ func (a *Activities) call(ctx context.Context, op bellhop.Operation, name string
 	}
 	failure = failure.Clean(secrets)
 	result = string(failure.Code)
-	switch failure.Code {
-	case bellhop.CodeProviderUnavailable, bellhop.CodeProviderThrottled:
+	if failure.Code.Unavailable() || failure.Code == bellhop.CodeInternal && activity.GetInfo(ctx).Attempt < maxInternalAttempts {
 		return bellhop.Observation{}, tryAgain(failure)
-	case bellhop.CodeInternal:
-		if activity.GetInfo(ctx).Attempt < maxInternalAttempts {
-			return bellhop.Observation{}, tryAgain(failure)
-		}
 	}
 	observation.Phase = bellhop.PhaseFailed
 	observation.Failure = failure

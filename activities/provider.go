@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"encoding/json"
+	"errors"
 
 	"bellhop"
 )
@@ -52,6 +53,16 @@ type Provider interface {
 	// Inventory lists everything of ours that stands on the platform, by the operation that brought it into being: what
 	// the platform says now, not what anybody remembers. Nothing that an outcome would list may be missing.
 	Inventory(ctx context.Context) ([]bellhop.Holding, error)
+}
+
+// Ended is the failure with which err ends the operation. It is nil when err is none, and when the provider could not be
+// asked, which is tried again.
+func Ended(err error) *bellhop.Failure {
+	failure, ok := errors.AsType[*bellhop.Failure](err)
+	if !ok || failure.Code.Unavailable() {
+		return nil
+	}
+	return failure
 }
 
 // progressKey carries the function behind [ReportProgress].

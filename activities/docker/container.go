@@ -20,6 +20,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"bellhop"
+	"bellhop/activities"
 )
 
 // Labels of a container. Together they hold all that is needed to judge an operation without having its input, which
@@ -253,7 +254,7 @@ func (p *Provider) start(ctx context.Context, id string) error {
 		return nil
 	}
 	failure := scrubbed(classify(err, "start container "+strings.TrimPrefix(inspected.Container.Name, "/")), inspected.Container.Config.Env)
-	if ended(failure) == nil && !errdefs.IsInternal(err) {
+	if activities.Ended(failure) == nil && !errdefs.IsInternal(err) {
 		return failure
 	}
 	// The engine keeps the reason in the container's state, with the exit code. Observing finds it there.

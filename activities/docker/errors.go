@@ -98,13 +98,3 @@ func unreachable(err error) bool {
 	return client.IsErrConnectionFailed(err) || errors.As(err, &network) || errors.Is(err, io.EOF) ||
 		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
-
-// ended is the failure that ends the operation. It is nil when err is none, and when the engine could not be asked,
-// which is tried again.
-func ended(err error) *bellhop.Failure {
-	failure, ok := errors.AsType[*bellhop.Failure](err)
-	if !ok || failure.Code == bellhop.CodeProviderUnavailable || failure.Code == bellhop.CodeProviderThrottled {
-		return nil
-	}
-	return failure
-}

@@ -14,6 +14,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"bellhop"
+	"bellhop/activities"
 )
 
 // Bounds of the evidence. [bellhop.Failure.Clean] cuts each piece to 4 KiB in the end; secrets are blotted out of what
@@ -122,7 +123,7 @@ func killedFor(detail container.InspectResponse) bool {
 func (p *Provider) ranOutOfMemory(ctx context.Context, id string) bool {
 	ctx, cancel := context.WithTimeout(ctx, eventsWithin)
 	defer cancel()
-	until := p.now().Add(overtaken)
+	until := p.clock.Now().Add(overtaken)
 	logged := p.docker.Events(ctx, client.EventsListOptions{
 		Since: "0", Until: fmt.Sprintf("%d.%09d", until.Unix(), until.Nanosecond()),
 		Filters: make(client.Filters).Add("container", id).Add("event", string(events.ActionOOM)),
@@ -152,52 +153,22 @@ func (p *Provider) lastLines(ctx context.Context, id string, secrets []string) s
 		return "cannot be read: " + err.Error()
 	}
 	defer stream.Close() //nolint:errcheck // all that matters was read
-	last := tail{limit: maxLogBytes}
+	last := activities.Tail{Limit: maxLogBytes}
 	if _, err := stdcopy.StdCopy(&last, &last, stream); err != nil {
 		fmt.Fprintf(&last, "\n[cannot read on: %s]", err)
 	}
-	text := bellhop.Scrub(string(last.bytes), secrets)
-	if last.cut && len(secrets) > 0 { // the end of a secret may be left at the beginning
-		text = text[min(len(secrets[0]), len(text)):]
-	}
-	return text
+	return last.Text(secrets)
 }
 
-// tail keeps the last bytes that are written to it.
-type tail struct {
-	bytes []byte
-	limit int
-	cut   bool
-}
-
-func (t *tail) Write(more []byte) (int, error) {
-	t.bytes = append(t.bytes, more...)
-	if over := len(t.bytes) - t.limit; over > 0 {
-		t.bytes, t.cut = append(t.bytes[:0], t.bytes[over:]...), true
-	}
-	return len(more), nil
-}
-
-// secretsOf are the values that must not show up in evidence, the longest first: those of a container's environment,
-// and each line of one that has several, since a log's last lines may begin in the middle of a key. The watcher has no
-// operation to take them from. What the image sets cannot be told apart from what the tenant set; PATH is left in.
+// secretsOf are the secrets in a container's environment: the watcher has no operation to take them from. What the image sets cannot be told apart from what the tenant set; PATH is left in.
 func secretsOf(env []string) []string {
-	values := map[string]string{}
+	var values []string
 	for _, pair := range env {
-		name, value, _ := strings.Cut(pair, "=")
-		if name == "PATH" {
-			continue
-		}
-		values[value] = value
-		if strings.Contains(value, "\n") {
-			for line := range strings.Lines(value) {
-				line = strings.TrimSpace(line)
-				values[line] = line
-			}
+		if name, value, _ := strings.Cut(pair, "="); name != "PATH" {
+			values = append(values, value)
 		}
 	}
-	// The operation knows which values are long enough to be secrets, and their order.
-	return bellhop.Operation{Spec: bellhop.Spec{Env: values}}.Secrets()
+	return activities.SecretsIn(values)
 }
 
 // scrubbed blots the values of a container's environment out of what the engine says of it. Whoever is told knows the

@@ -10,18 +10,6 @@ import (
 	"bellhop"
 )
 
-func TestTailKeepsTheEnd(t *testing.T) {
-	last := tail{limit: 10}
-	for _, text := range []string{"abc", "defghij", "kl", "mnopqrstuvwxyz"} {
-		if n, err := last.Write([]byte(text)); n != len(text) || err != nil {
-			t.Fatalf("wrote %d of %d, %v", n, len(text), err)
-		}
-	}
-	if got := string(last.bytes); got != "qrstuvwxyz" || !last.cut {
-		t.Errorf("kept %q, cut %t", got, last.cut)
-	}
-}
-
 func TestSecretsOfAnEnvironment(t *testing.T) {
 	secrets := secretsOf([]string{"PATH=/usr/local/bin:/usr/bin", "MODE=prod", "TOKEN=correct horse", "KEY=-begin-\nmiddle line\n-end-", "EMPTY="})
 	text := bellhop.Scrub("middle line\n-end-\nPATH is /usr/local/bin:/usr/bin, prod, correct horse", secrets)

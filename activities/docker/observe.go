@@ -354,7 +354,7 @@ func (p *Provider) judgeRunning(m member, detail container.InspectResponse, pend
 	if err != nil {
 		return pending("runs since nobody knows when (%q)", detail.State.StartedAt)
 	}
-	if age := p.now().Sub(at); age < steady {
+	if age := p.clock.Now().Sub(at); age < steady {
 		s := pending("has run for less than %s", steady)
 		s.again = steady - age
 		return s

@@ -14,9 +14,7 @@ package docker
 
 import (
 	"context"
-	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/moby/moby/client"
@@ -29,8 +27,8 @@ import (
 type Provider struct {
 	config Config
 	docker *client.Client
-	// skew is how far the engine's clock is ahead of ours, in nanoseconds.
-	skew atomic.Int64
+	// clock is the engine's.
+	clock activities.Clock
 }
 
 var _ activities.Provider = (*Provider)(nil)
@@ -45,7 +43,7 @@ func newProvider(config Config, more ...client.Opt) (*Provider, error) {
 		return nil, err
 	}
 	p := &Provider{config: config}
-	options := []client.Opt{client.FromEnv, client.WithUserAgent("bellhop"), client.WithHTTPResponseHook(p.noteClock)}
+	options := []client.Opt{client.FromEnv, client.WithUserAgent("bellhop"), client.WithHTTPResponseHook(p.clock.Note)}
 	if config.Host != "" {
 		options = append(options, client.WithHost(config.Host))
 	}
@@ -58,23 +56,6 @@ func newProvider(config Config, more ...client.Opt) (*Provider, error) {
 
 // Close lets go of the connections to the engine.
 func (p *Provider) Close() error { return p.docker.Close() }
-
-// noteClock learns the engine's clock from each answer: how long a container has run is told in that clock, and the
-// engine may be another machine. The header counts whole seconds, so a small difference is none.
-func (p *Provider) noteClock(response *http.Response) {
-	at, err := http.ParseTime(response.Header.Get("Date"))
-	if err != nil {
-		return
-	}
-	skew := time.Until(at)
-	if skew.Abs() < 2*time.Second {
-		skew = 0
-	}
-	p.skew.Store(int64(skew))
-}
-
-// now is the engine's time.
-func (p *Provider) now() time.Time { return time.Now().Add(time.Duration(p.skew.Load())) }
 
 // Check is [Check], and says besides which secrets this worker does not look up.
 func (p *Provider) Check(op bellhop.Operation) error {
@@ -100,7 +81,7 @@ func (p *Provider) Update(ctx context.Context, op bellhop.Operation) (bellhop.Ob
 
 func (p *Provider) ask(ctx context.Context, op bellhop.Operation) (bellhop.Observation, error) {
 	observation, err := p.bringUp(ctx, op)
-	if failure := ended(err); failure != nil {
+	if failure := activities.Ended(err); failure != nil {
 		return p.failed(ctx, op, failure), nil
 	}
 	return observation, err
@@ -188,7 +169,7 @@ func (p *Provider) Delete(ctx context.Context, op bellhop.Operation) (bellhop.Ob
 	}
 	activities.ReportProgress(ctx, removing(len(members)))
 	err = p.remove(ctx, members)
-	if failure := ended(err); failure != nil {
+	if failure := activities.Ended(err); failure != nil {
 		return p.failed(ctx, op, failure), nil
 	}
 	if err != nil {

@@ -96,7 +96,7 @@ type watched struct {
 
 // read takes events off the stream as fast as they come, since the engine drops those of a slow reader.
 func (w *watcher) read(ctx context.Context, subscribed chan<- struct{}) {
-	since := w.now().Add(-overlap)
+	since := w.clock.Now().Add(-overlap)
 	stream := w.docker.Events(ctx, client.EventsListOptions{
 		Since: fmt.Sprintf("%d.%09d", since.Unix(), since.Nanosecond()),
 		// Every health check makes three exec events, which nobody wants.

@@ -155,8 +155,7 @@ func codeWithoutAnswer(err error) bellhop.Code {
 
 // again says whether err is a failure upon which the same is tried again.
 func again(err error) bool {
-	code := codeOfFailure(err)
-	return code == bellhop.CodeProviderUnavailable || code == bellhop.CodeProviderThrottled
+	return codeOfFailure(err).Unavailable()
 }
 
 // codeOfFailure is that of an error that was classified, else empty.
@@ -212,14 +211,4 @@ func codeOfRefusal(reason string) bellhop.Code {
 		}
 	}
 	return bellhop.CodeInvalidSpec
-}
-
-// ended is the failure that ends the operation. It is nil when err is none, and when AWS could not be asked, which is
-// tried again.
-func ended(err error) *bellhop.Failure {
-	failure, ok := errors.AsType[*bellhop.Failure](err)
-	if !ok || again(failure) {
-		return nil
-	}
-	return failure
 }

@@ -9,6 +9,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"bellhop/activities"
 )
 
 // How messages are taken off the queue.
@@ -27,7 +29,7 @@ func (p *Provider) receive(ctx context.Context, c *clients) error {
 		answer, err := c.sqs.ReceiveMessage(ctx, &sqs.ReceiveMessageInput{
 			QueueUrl: queue, MaxNumberOfMessages: messagesAtOnce, WaitTimeSeconds: longPoll,
 		})
-		if failure := ended(classify(err, "receive events from the queue")); failure != nil {
+		if failure := activities.Ended(classify(err, "receive events from the queue")); failure != nil {
 			return failure
 		}
 		if err != nil || len(answer.Messages) == 0 {
@@ -46,7 +48,7 @@ func (p *Provider) receive(ctx context.Context, c *clients) error {
 			done[i] = types.DeleteMessageBatchRequestEntry{Id: message.MessageId, ReceiptHandle: message.ReceiptHandle}
 		}
 		_, err = c.sqs.DeleteMessageBatch(ctx, &sqs.DeleteMessageBatchInput{QueueUrl: queue, Entries: done})
-		if failure := ended(classify(err, "delete events from the queue")); failure != nil {
+		if failure := activities.Ended(classify(err, "delete events from the queue")); failure != nil {
 			return failure
 		}
 	}

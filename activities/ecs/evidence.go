@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
 	"bellhop"
+	"bellhop/activities"
 )
 
 // How much evidence is kept.
@@ -139,7 +140,7 @@ func (p *Provider) logTail(ctx context.Context, c *clients, of key, task types.T
 		Limit: aws.Int32(int32(lines)), StartFromHead: aws.Bool(false), //nolint:gosec // at most 100
 	})
 	if codeOf := classify(err, "read log"); codeOf != nil {
-		if failure := ended(codeOf); failure != nil && failure.Code == bellhop.CodeResourceNotFound {
+		if failure := activities.Ended(codeOf); failure != nil && failure.Code == bellhop.CodeResourceNotFound {
 			return "" // the container never wrote
 		}
 		return codeOf.Error()

@@ -165,6 +165,3 @@ func familyOf(definition string) string {
 
 // lastPart is what follows the last slash of an ARN: a service's name, a task's id.
 func lastPart(arn string) string { return arn[strings.LastIndexByte(arn, '/')+1:] }
-
-// same says whether two generations are of one operation. Times compare by their instant, not by their zone.
-func same(a, b bellhop.Generation) bool { return !a.After(b) && !b.After(a) }

@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
 	"bellhop"
+	"bellhop/activities"
 )
 
 // Observe tells where the operation stands. Of a deletion it gives up the task definitions once nothing runs any more; it
@@ -198,7 +199,7 @@ const aboutThen = 5 * time.Second
 
 // unlessEnded is the error, unless trying again does not help: what is asked for can be done without.
 func unlessEnded(err error) error {
-	if ended(err) == nil {
+	if activities.Ended(err) == nil {
 		return err
 	}
 	return nil

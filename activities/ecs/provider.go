@@ -119,7 +119,7 @@ func (p *Provider) Delete(ctx context.Context, op bellhop.Operation) (bellhop.Ob
 
 // told gives a failure that ends the operation the ids of what stands nevertheless.
 func (p *Provider) told(ctx context.Context, op bellhop.Operation, seen bellhop.Observation, err error) (bellhop.Observation, error) {
-	failure := ended(err)
+	failure := activities.Ended(err)
 	if failure == nil {
 		return seen, err
 	}

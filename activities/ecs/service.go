@@ -97,7 +97,7 @@ func (p *Provider) serve(ctx context.Context, c *clients, op bellhop.Operation, 
 	case absent && op.Verb == bellhop.Update:
 		return bellhop.Observation{}, bellhop.Fail(bellhop.CodeResourceNotFound,
 			"there is no service of tenant %s, resource %s to update", op.TenantID, op.Resource)
-	case f.ours && !absent && same(f.generation, op.Generation()) && f.deployment != "":
+	case f.ours && !absent && f.generation.Equal(op.Generation()) && f.deployment != "":
 		return p.Observe(ctx, op) // it was asked for before
 	}
 	definition, err := p.ensureDefinition(ctx, c, op, config)
@@ -244,7 +244,7 @@ func sameBalancers(a, b []types.LoadBalancer) bool {
 func (c *clients) claim(ctx context.Context, op bellhop.Operation, f found, definition string) (found, error) {
 	id := identityOf(op, definition)
 	switch {
-	case !same(f.generation, op.Generation()):
+	case !f.generation.Equal(op.Generation()):
 		id.previous = f.generation
 	case f.verb == op.Verb && f.definition == definition:
 		return f, nil // claimed before

@@ -93,7 +93,7 @@ func apply[T object](ctx context.Context, kind writer[T], there, want T) (T, err
 // remove signs an object as the deletion's and deletes it, upon the version that was read, with all that belongs to it
 // first. What is being deleted already is signed all the same.
 func remove[T object](ctx context.Context, kind writer[T], there T, by bellhop.Generation) error {
-	if id, _ := identify(there); !same(id.generation, by) {
+	if id, _ := identify(there); !id.generation.Equal(by) {
 		data, err := json.Marshal(map[string]any{"metadata": map[string]any{
 			"resourceVersion": there.GetResourceVersion(), "annotations": signature(by),
 		}})
@@ -196,7 +196,7 @@ func (p *Provider) bringDeployment(ctx context.Context, want desired, there stan
 		deployment, err = create(ctx, deployments, object, p.ensureNamespace(want))
 	case deployment.DeletionTimestamp != nil:
 		return later("%s is still being deleted", describe(deployment))
-	case !same(generationOf(deployment), want.op.Generation()):
+	case !generationOf(deployment).Equal(want.op.Generation()):
 		deployment, err = apply(ctx, deployments, deployment, object)
 	case deployment.Annotations[annotationSpecHash] != object.Annotations[annotationSpecHash]:
 		return otherSpec(deployment, want)
@@ -223,7 +223,7 @@ func (p *Provider) bringService(ctx context.Context, want desired, there *corev1
 	case there.DeletionTimestamp != nil, !metav1.IsControlledBy(there, owner):
 		// It belongs to a deployment that is gone, and goes too.
 		return later("%s of an earlier deployment is still being deleted", describe(there))
-	case !same(generationOf(there), want.op.Generation()):
+	case !generationOf(there).Equal(want.op.Generation()):
 		_, err = apply(ctx, services, there, want.service(owner))
 	}
 	return err

@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"bellhop"
+	"bellhop/activities"
 	"bellhop/tests/peers"
 )
 
@@ -240,7 +241,7 @@ func (b *bench) call(op bellhop.Operation, call func(context.Context, bellhop.Op
 	b.until("the provider answers for "+op.ID, func() bool {
 		var err error
 		seen, err = call(b.Context(), op)
-		if failure := ended(err); failure != nil {
+		if failure := activities.Ended(err); failure != nil {
 			b.Fatalf("%s: %s", op.ID, failure)
 		}
 		var failure *bellhop.Failure

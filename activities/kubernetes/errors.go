@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,14 +15,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"bellhop"
+	"bellhop/activities"
 )
 
 // wire is the way to the API server. It makes one attempt: what client-go would try again by itself, for as long as it
 // likes, it turns into an error that client-go lets pass. It also learns the cluster's clock, in which the ages of pods
 // are told, from each answer.
 type wire struct {
-	next http.RoundTripper
-	skew *atomic.Int64
+	next  http.RoundTripper
+	clock *activities.Clock
 }
 
 func (w wire) RoundTrip(request *http.Request) (*http.Response, error) {
@@ -34,7 +34,7 @@ func (w wire) RoundTrip(request *http.Request) (*http.Response, error) {
 		}
 		return nil, unanswered{bellhop.Fail(bellhop.CodeProviderUnavailable, "the API server does not answer").Because(err)}
 	}
-	w.noteClock(response)
+	w.clock.Note(response)
 	if response.StatusCode == http.StatusForbidden {
 		if response, err = w.forbidden(request, response); err != nil {
 			return nil, err
@@ -109,19 +109,6 @@ func (w wire) ready(request *http.Request) bool {
 	}
 	answer.Body.Close() //nolint:errcheck // the status says all
 	return answer.StatusCode < http.StatusInternalServerError
-}
-
-// noteClock compares clocks. The header counts whole seconds, so a small difference is none.
-func (w wire) noteClock(response *http.Response) {
-	at, err := http.ParseTime(response.Header.Get("Date"))
-	if err != nil {
-		return
-	}
-	skew := time.Until(at)
-	if skew.Abs() < 2*time.Second {
-		skew = 0
-	}
-	w.skew.Store(int64(skew))
 }
 
 // unanswered carries a failure through client-go, which reads errors' texts to decide whether to try again.
@@ -206,14 +193,4 @@ func unreachable(err error) bool {
 	var network net.Error
 	return errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		strings.Contains(err.Error(), "unexpected error when reading response body")
-}
-
-// ended is the failure that ends the operation. It is nil when err is none, and when the API server could not be asked,
-// which is tried again.
-func ended(err error) *bellhop.Failure {
-	failure, ok := errors.AsType[*bellhop.Failure](err)
-	if !ok || failure.Code == bellhop.CodeProviderUnavailable || failure.Code == bellhop.CodeProviderThrottled {
-		return nil
-	}
-	return failure
 }

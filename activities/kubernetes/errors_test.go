@@ -137,7 +137,7 @@ func TestUnreachable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	answer, err := wire{http.DefaultTransport, &p.skew}.RoundTrip(request)
+	answer, err := wire{http.DefaultTransport, &p.clock}.RoundTrip(request)
 	if err == nil {
 		answer.Body.Close() //nolint:errcheck,gosec // it was not to come
 	}

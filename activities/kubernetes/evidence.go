@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"bellhop"
+	"bellhop/activities"
 )
 
 // Bounds of the evidence. [bellhop.Failure.Clean] cuts each piece to 4 KiB in the end; secrets are blotted out of what
@@ -129,50 +130,20 @@ func (p *Provider) lastLines(ctx context.Context, pod *corev1.Pod) string {
 		return "cannot be read: " + err.Error()
 	}
 	defer stream.Close() //nolint:errcheck // all that matters was read
-	last := tail{limit: maxLogBytes}
+	last := activities.Tail{Limit: maxLogBytes}
 	if _, err := io.Copy(&last, stream); err != nil {
 		fmt.Fprintf(&last, "\n[cannot read on: %s]", err)
 	}
-	secrets := secretsOf(pod)
-	text := bellhop.Scrub(string(last.bytes), secrets)
-	if last.cut && len(secrets) > 0 { // the end of a secret may be left at the beginning
-		text = text[min(len(secrets[0]), len(text)):]
-	}
-	return text
+	return last.Text(secretsOf(pod))
 }
 
-// tail keeps the last bytes that are written to it.
-type tail struct {
-	bytes []byte
-	limit int
-	cut   bool
-}
-
-func (t *tail) Write(more []byte) (int, error) {
-	t.bytes = append(t.bytes, more...)
-	if over := len(t.bytes) - t.limit; over > 0 {
-		t.bytes, t.cut = append(t.bytes[:0], t.bytes[over:]...), true
-	}
-	return len(more), nil
-}
-
-// secretsOf are the values that must not show up in evidence, the longest first: those of a pod's environment, and each
-// line of one that has several, since a log's last lines may begin in the middle of a key. The watcher has no operation
-// to take them from. Values that the cluster looks up in its secrets bellhop never sees.
+// secretsOf are the secrets in a pod's environment: the watcher has no operation to take them from. Values that the cluster looks up in its secrets bellhop never sees.
 func secretsOf(pod *corev1.Pod) []string {
-	values := map[string]string{}
+	var values []string
 	for _, container := range pod.Spec.Containers {
 		for _, variable := range container.Env {
-			value := meant(variable.Value)
-			values[value] = value
-			if strings.Contains(value, "\n") {
-				for line := range strings.Lines(value) {
-					line = strings.TrimSpace(line)
-					values[line] = line
-				}
-			}
+			values = append(values, meant(variable.Value))
 		}
 	}
-	// The operation knows which values are long enough to be secrets, and their order.
-	return bellhop.Operation{Spec: bellhop.Spec{Env: values}}.Secrets()
+	return activities.SecretsIn(values)
 }

@@ -81,10 +81,6 @@ func signature(generation bellhop.Generation) map[string]string {
 	}
 }
 
-func same(a, b bellhop.Generation) bool {
-	return a.OperationID == b.OperationID && a.RequestedAt.Equal(b.RequestedAt)
-}
-
 // hash tells parts apart however they are cut: with their lengths, "a-b" and "c" differ from "a" and "b-c".
 func hash(parts ...string) string {
 	sum := sha256.New()

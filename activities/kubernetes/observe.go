@@ -111,7 +111,7 @@ func (there standing) newest() bellhop.Generation {
 // jobOf is an operation's job, if it is there.
 func (there standing) jobOf(generation bellhop.Generation) *batchv1.Job {
 	for _, job := range there.jobs {
-		if same(generationOf(job), generation) {
+		if generationOf(job).Equal(generation) {
 			return job
 		}
 	}
@@ -122,7 +122,7 @@ func (there standing) jobOf(generation bellhop.Generation) *batchv1.Job {
 func (there standing) podsOf(generation bellhop.Generation) []*corev1.Pod {
 	var mine []*corev1.Pod
 	for _, pod := range there.pods {
-		if same(generationOf(pod), generation) {
+		if generationOf(pod).Equal(generation) {
 			mine = append(mine, pod)
 		}
 	}
@@ -150,7 +150,7 @@ func (there standing) observation(of bellhop.Generation) bellhop.Observation {
 	pods := slices.Clone(there.pods)
 	slices.SortFunc(pods, func(a, b *corev1.Pod) int {
 		others := func(pod *corev1.Pod) int {
-			if same(generationOf(pod), of) {
+			if generationOf(pod).Equal(of) {
 				return 0
 			}
 			return 1
@@ -218,7 +218,7 @@ func (p *Provider) assess(of bellhop.Generation, there standing) (bellhop.Observ
 		seen       = there.observation(of)
 	)
 	switch {
-	case deployment != nil && same(generationOf(deployment), of):
+	case deployment != nil && generationOf(deployment).Equal(of):
 		if deployment.DeletionTimestamp == nil {
 			return p.assessDeployment(of, there, seen)
 		}
@@ -295,7 +295,7 @@ func (p *Provider) failedCreate(deployment *appsv1.Deployment, sights *sights) *
 		if condition.Type != appsv1.DeploymentReplicaFailure || condition.Status != corev1.ConditionTrue {
 			continue
 		}
-		left := time.Duration(p.config.Patience) - p.now().Sub(condition.LastTransitionTime.Time)
+		left := time.Duration(p.config.Patience) - p.clock.Now().Sub(condition.LastTransitionTime.Time)
 		if left <= 0 {
 			return refused(condition.Message)
 		}

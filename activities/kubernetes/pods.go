@@ -62,7 +62,7 @@ func (s *sights) ended(message string) *bellhop.Failure {
 // runs and is not ready when that lasts longer than the deadline; zero is no deadline.
 func (p *Provider) judge(pods []*corev1.Pod, deadline time.Duration) sights {
 	var s sights
-	now := p.now()
+	now := p.clock.Now()
 	for _, pod := range pods {
 		if pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodSucceeded {
 			continue

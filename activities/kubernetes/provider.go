@@ -15,8 +15,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"sync/atomic"
-	"time"
 
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -31,8 +29,8 @@ type Provider struct {
 	config  Config
 	cluster kubernetes.Interface
 	http    *http.Client
-	// skew is how far the cluster's clock is ahead of ours, in nanoseconds.
-	skew atomic.Int64
+	// clock is the cluster's.
+	clock activities.Clock
 }
 
 var _ activities.Provider = (*Provider)(nil)
@@ -51,7 +49,7 @@ func New(config Config) (*Provider, error) {
 	p := &Provider{config: config}
 	access.UserAgent = rest.DefaultKubernetesUserAgent() + " bellhop"
 	access.QPS = -1 // the API server says when it is asked too much
-	access.Wrap(func(next http.RoundTripper) http.RoundTripper { return wire{next, &p.skew} })
+	access.Wrap(func(next http.RoundTripper) http.RoundTripper { return wire{next, &p.clock} })
 	if p.http, err = rest.HTTPClientFor(access); err != nil {
 		return nil, bellhop.Faults{{Path: "kubeconfig", Problem: err.Error()}}
 	}
@@ -83,9 +81,6 @@ func (p *Provider) Close() error {
 	p.http.CloseIdleConnections()
 	return nil
 }
-
-// now is the cluster's time.
-func (p *Provider) now() time.Time { return time.Now().Add(time.Duration(p.skew.Load())) }
 
 // Check says what is wrong with provider_config and what Kubernetes cannot do of the spec.
 func (p *Provider) Check(op bellhop.Operation) error { return Check(op) }
@@ -135,7 +130,7 @@ func (p *Provider) ask(ctx context.Context, op bellhop.Operation,
 		}
 		err = classify(err, "change "+p.keyOf(op).String())
 	}
-	if failure := ended(err); failure != nil {
+	if failure := activities.Ended(err); failure != nil {
 		return p.failed(op, there, failure), nil
 	}
 	if err != nil {

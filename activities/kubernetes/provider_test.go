@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"bellhop"
+	"bellhop/activities"
 	"bellhop/tests/peers"
 )
 
@@ -176,7 +177,7 @@ func TestPermissionDenied(t *testing.T) {
 	}
 	b.want(seen, bellhop.PhaseFailed, bellhop.CodePermissionDenied)
 	err = stranger.Watch(t.Context(), func(bellhop.Observation) {})
-	if failure := ended(err); failure == nil || failure.Code != bellhop.CodePermissionDenied {
+	if failure := activities.Ended(err); failure == nil || failure.Code != bellhop.CodePermissionDenied {
 		t.Errorf("the watch of a stranger ends with %v, not %s", err, bellhop.CodePermissionDenied)
 	}
 }
@@ -323,7 +324,7 @@ func TestRace(t *testing.T) {
 		b.want(b.end(newest), bellhop.PhaseReady, "")
 		b.until("one pod stands, and the service is the newest's", func() bool {
 			there, err := b.look(t.Context(), b.keyOf(newest))
-			return err == nil && len(there.pods) == 1 && same(generationOf(there.service), newest.Generation())
+			return err == nil && len(there.pods) == 1 && generationOf(there.service).Equal(newest.Generation())
 		})
 	}
 }
@@ -357,8 +358,8 @@ func TestLateWriteIsRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if now.deployment == nil || now.service == nil || !same(generationOf(now.deployment), newer.Generation()) ||
-			!same(generationOf(now.service), newer.Generation()) || now.deployment.DeletionTimestamp != nil {
+		if now.deployment == nil || now.service == nil || !generationOf(now.deployment).Equal(newer.Generation()) ||
+			!generationOf(now.service).Equal(newer.Generation()) || now.deployment.DeletionTimestamp != nil {
 			t.Errorf("%s: a late write has changed what the newer operation made", name)
 		}
 	}

@@ -144,7 +144,7 @@ func (c *corner) call(op bellhop.Operation, name string, call providerCall) bell
 		case !errors.As(err, &failure):
 			c.Fatalf("%s %s: %s: an error that is no *bellhop.Failure is bellhop's own fault", name, op.ID, err)
 			return false
-		case failure.Code == bellhop.CodeProviderUnavailable || failure.Code == bellhop.CodeProviderThrottled:
+		case failure.Code.Unavailable():
 			return false
 		default:
 			seen = bellhop.Observation{OperationID: op.ID, RequestedAt: op.RequestedAt, Phase: bellhop.PhaseFailed, Failure: failure}

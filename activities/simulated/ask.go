@@ -80,7 +80,7 @@ func (a answer) losing(script Script, asks int) answer {
 
 // refusal refuses the first asks, or all of them, if the script says so.
 func (s *store) refusal(ctx context.Context, tx *sql.Tx, op bellhop.Operation, script Script) (refusal, err error) {
-	if fail := script.Fail; fail != nil && fail.At == AtAsk && fail.temporary() {
+	if fail := script.Fail; fail != nil && fail.At == AtAsk && fail.Code.Unavailable() {
 		failure := fail.failure()
 		failure.RetryAfter = time.Duration(script.RetryAfter)
 		return failure, nil

@@ -185,11 +185,6 @@ var excuses = map[bellhop.Code]struct {
 	bellhop.CodeInvalidSpec:         {"the platform refuses the spec", "invalid parameter", nil},
 }
 
-// temporary says that the failure is no end: the operation is to be asked for again.
-func (f *Failing) temporary() bool {
-	return f.Code == bellhop.CodeProviderUnavailable || f.Code == bellhop.CodeProviderThrottled
-}
-
 // failure is what the script's failure looks like.
 func (f *Failing) failure() *bellhop.Failure {
 	failure := bellhop.Fail(f.Code, "scripted")
