@@ -104,7 +104,7 @@ func (b *bench) count(ctx context.Context, p *platform) error {
 		if err := each(ctx, starters, n-begun, func(ctx context.Context, i int) error {
 			for {
 				seen, err := p.polled.Provision(ctx, ops[begun+i])
-				if failure, ok := errors.AsType[*bellhop.Failure](err); ok && failure.Code == bellhop.CodeProviderUnavailable {
+				if failure, ok := errors.AsType[*bellhop.Failure](err); ok && failure.Code.Unavailable() {
 					time.Sleep(failure.RetryAfter)
 					continue
 				}
@@ -265,13 +265,13 @@ func (b *bench) ringOn(ctx context.Context, p *platform, id string, i int) (time
 	b.mu.Lock()
 	b.received[id] = got
 	b.mu.Unlock()
-	op := bellhop.Operation{ID: id, TenantID: "bench", Resource: fmt.Sprintf("event-%d", i), Provider: p.name, Spec: p.serves}
+	resource := fmt.Sprintf("event-%d", i)
 	check := ""
 	if p.serves.HealthCheck != nil {
 		check = `, "health_check": {"command": ["/main", "healthy"], "interval": "1s"}`
 	}
 	text := fmt.Sprintf(`{"tenant_id": "bench", "resource": %q, "provider": %q, "spec": {"image": %q%s}, "timeout": "10m",
-		"callbacks": [{"target": "temporal", "address": {"workflow_id": %q}}]}`, op.Resource, p.name, p.serves.Image, check, receiver(i))
+		"callbacks": [{"target": "temporal", "address": {"workflow_id": %q}}]}`, resource, p.name, p.serves.Image, check, receiver(i))
 	if _, err := b.ops.Start(ctx, id, bellhop.Provision, []byte(text)); err != nil {
 		return time.Time{}, err
 	}
@@ -283,7 +283,7 @@ func (b *bench) ringOn(ctx context.Context, p *platform, id string, i int) (time
 	case <-time.After(5 * time.Minute):
 		return at, fmt.Errorf("no callback for %s", id)
 	}
-	if _, err := b.ops.Start(ctx, id+"-d", bellhop.Delete, fmt.Appendf(nil, `{"tenant_id": "bench", "resource": %q, "provider": %q}`, op.Resource, p.name)); err != nil {
+	if _, err := b.ops.Start(ctx, id+"-d", bellhop.Delete, fmt.Appendf(nil, `{"tenant_id": "bench", "resource": %q, "provider": %q}`, resource, p.name)); err != nil {
 		return at, err
 	}
 	_, err := b.ops.Wait(ctx, id+"-d")
