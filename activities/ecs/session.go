@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
-	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/cloudwatchlogs"
 	"github.com/aws/aws-sdk-go-v2/service/ecs"
@@ -18,6 +16,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"bellhop"
+	"bellhop/internal/awsclient"
 )
 
 // clients are those of one role.
@@ -35,18 +34,11 @@ const maxRoles = 4096
 const callTimeout = 30 * time.Second
 
 func load(config Config) (aws.Config, error) {
-	options := []func(*awsconfig.LoadOptions) error{
-		// The one retrier is Temporal.
-		awsconfig.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }),
-		awsconfig.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(callTimeout)),
-	}
-	if config.Region != "" {
-		options = append(options, awsconfig.WithRegion(config.Region))
-	}
+	loaded, err := awsclient.Load(config.Region, callTimeout)
 	if config.Endpoint != "" {
-		options = append(options, awsconfig.WithBaseEndpoint(config.Endpoint))
+		loaded.BaseEndpoint = aws.String(config.Endpoint)
 	}
-	return awsconfig.LoadDefaultConfig(context.Background(), options...)
+	return loaded, err
 }
 
 // forTenant are the clients with which things are done for a tenant.

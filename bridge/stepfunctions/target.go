@@ -11,7 +11,6 @@ import (
 	"net/url"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/service/sfn"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
@@ -20,6 +19,7 @@ import (
 
 	"bellhop"
 	"bellhop/bridge"
+	"bellhop/internal/awsclient"
 )
 
 // Config is a target of type "stepfunctions". Credentials come from where AWS's own tools find them: the environment,
@@ -67,14 +67,8 @@ func New(config Config) (*Target, error) {
 			faults.Add("endpoint", "must be an http or https URL")
 		}
 	}
-	options := []func(*awsconfig.LoadOptions) error{
-		// The one retrier is the workflow that delivers.
-		awsconfig.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }),
-	}
-	if config.Region != "" {
-		options = append(options, awsconfig.WithRegion(config.Region))
-	}
-	loaded, err := awsconfig.LoadDefaultConfig(context.Background(), options...)
+	const untimed = 0 // an attempt has its own deadline, and a poll for work waits long
+	loaded, err := awsclient.Load(config.Region, untimed)
 	switch {
 	case err != nil:
 		faults.Add("", "AWS's configuration cannot be read: %s", err)
