@@ -57,7 +57,8 @@ type Operation struct {
 	// times out fails with TIMEOUT, lists what exists and leaves it alone.
 	Timeout Duration `json:"timeout,omitempty"`
 	// OnCancel says what a cancelled operation does with what exists: "leave" it (the default) or, of a provision, "remove"
-	// it.
+	// it. That removes the resource as a delete would, also what an earlier operation had made under its name and this one
+	// has taken over; what serves already is changed by an update, which removes nothing.
 	OnCancel CancelPolicy `json:"on_cancel,omitempty"`
 	// Metadata is echoed in every outcome, up to 16 KiB. It is not a place for secrets.
 	Metadata map[string]string `json:"metadata,omitempty"`

@@ -36,7 +36,7 @@ type Provider interface {
 	// spec, as [bellhop.Faults]; nil when nothing is. It asks nobody.
 	Check(op bellhop.Operation) error
 	// Provision, Update and Delete ask for the change. Delete is also asked for a provision that is given up, under its
-	// id and with its spec and provider_config, and then removes what that brought into being.
+	// id and with its spec and provider_config, and then removes what it brought into being and what it took over.
 	Provision(ctx context.Context, op bellhop.Operation) (bellhop.Observation, error)
 	Update(ctx context.Context, op bellhop.Operation) (bellhop.Observation, error)
 	Delete(ctx context.Context, op bellhop.Operation) (bellhop.Observation, error)

@@ -61,7 +61,7 @@ const (
 // scenario is one way from a start to an end. Its file is histories/<latest>/<type>-<name>.json.
 type scenario struct {
 	name string
-	// verb is what is asked for; empty for the watch.
+	// verb is what is asked for; empty for the watch and for a report.
 	verb bellhop.Verb
 	// state and code are how the operation must have ended for the file to be what its name says.
 	state bellhop.State
@@ -78,9 +78,14 @@ type scenario struct {
 	receipt bellhop.ReceiptState
 	// redelivered says that the history is that of the redelivery of the operation's first callback.
 	redelivered bool
+	// orphansAt is the provider that a report of orphans is asked for.
+	orphansAt string
 }
 
 func (s scenario) workflowType() string {
+	if s.orphansAt != "" {
+		return "ReportOrphans"
+	}
 	if s.verb == "" {
 		return "WatchProvider"
 	}
@@ -241,6 +246,8 @@ func scenarios() []scenario {
 	all = append(
 		all,
 		scenario{name: "open"},
+		scenario{name: "reported", orphansAt: "simulated", has: []enumspb.EventType{enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED}},
+		scenario{name: "refused", orphansAt: "nowhere", has: []enumspb.EventType{enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED}},
 		scenario{
 			name: "succeeded-by-cli", verb: bellhop.Provision, state: bellhop.Succeeded, has: []enumspb.EventType{upsert},
 			raw: `{"tenant_id": "acme", "resource": "by-cli", "provider": "simulated", "spec": {"image": "nginx:1.27"},
@@ -560,6 +567,7 @@ func newRecorder(t *testing.T) *recorder {
 			},
 			Backstop: backstop,
 			Waiters:  b.ops,
+			Records:  b.ops,
 		})
 		r.must(w.Start())
 		t.Cleanup(w.Stop)
@@ -595,6 +603,14 @@ func (r *recorder) each(wanted func(scenario) bool, do func(*recorder, scenario)
 // play runs a scenario to its end and answers the id of its workflow.
 func (r *recorder) play(s scenario) string {
 	r.Helper()
+	if s.orphansAt != "" {
+		id := "bellhop-orphans/" + s.name
+		_, err := r.client.ExecuteWorkflow(r.ctx, client.StartWorkflowOptions{ID: id, TaskQueue: workflows.TaskQueue},
+			workflows.ReportOrphans, s.orphansAt)
+		r.must(err)
+		r.closes(id)
+		return id
+	}
 	id := workflows.WatchID(workflows.TaskQueue, "simulated")
 	if s.verb != "" {
 		id = string(s.verb) + "-" + s.name

@@ -10,6 +10,10 @@ func deleting(suite Suite) []article {
 		{"DeletingTheAbsent", "what is not there need not be removed: a delete that is repeated under a new id succeeds", deletingTheAbsent},
 		{"DeletingWhatIsNotReadyYet", "a deletion does not wait for what it deletes", deletingThePending},
 		{"GivingUp", "an operation that is given up removes what it brought into being, under its own id", givingUp},
+		{
+			"GivingUpWhatWasTakenOver", "an operation that is given up removes the resource, also what an older one had made of it",
+			givingUpWhatWasTakenOver,
+		},
 		{"ProvisionAfterDelete", "a name can be used again", provisionAfterDelete},
 		{"Foreign", "what is not ours is never touched, neither taken over nor removed, and the caller is told that the name " +
 			"is taken", foreign},
@@ -55,6 +59,17 @@ func goneMeansObserved(c *corner) {
 func givingUp(c *corner) {
 	op := c.provision(web, c.suite.Ready)
 	c.ready(op)
+	op.Verb = bellhop.Delete
+	c.gone(op)
+	if n := c.suite.Count(c.T, c.tenant); n != 0 {
+		c.Errorf("%d replicas stand after it, want none", n)
+	}
+}
+
+func givingUpWhatWasTakenOver(c *corner) {
+	c.ready(c.provision(web, c.suite.Ready))
+	op := c.provision(web, c.slow())
+	c.ask(op)
 	op.Verb = bellhop.Delete
 	c.gone(op)
 	if n := c.suite.Count(c.T, c.tenant); n != 0 {
