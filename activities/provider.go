@@ -46,9 +46,9 @@ type Provider interface {
 	Observe(ctx context.Context, op bellhop.Operation) (bellhop.Observation, error)
 	// Watch reports every resource of ours as it stands, then each change, until ctx ends or the platform can no
 	// longer be watched, which is an error; it is then called again. It may repeat itself; it must not miss an end
-	// (a phase other than pending) for longer than its resync interval. It calls report from one goroutine. Changes of
-	// mere progress need no report, and neither does an end that the answer of an ask carried: a signal for each would
-	// cost Temporal more than the operation itself.
+	// (a phase other than pending) for longer than its resync interval. It calls report from one goroutine. What is
+	// pending and mere progress need no report, and neither does an end that the answer of an ask carried: a signal
+	// for each would cost Temporal more than the operation itself.
 	Watch(ctx context.Context, report func(bellhop.Observation)) error
 	// Inventory lists everything of ours that stands on the platform, by the operation that brought it into being: what
 	// the platform says now, not what anybody remembers. Nothing that an outcome would list may be missing.

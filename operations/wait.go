@@ -42,16 +42,13 @@ func (c *Client) Wait(ctx context.Context, id string) (bellhop.Report, error) {
 // on, because its callers are still being rung.
 func concludes(event *historypb.HistoryEvent) bool {
 	switch event.GetEventType() {
-	case enumspb.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED:
-		_, state, ok := workflows.Delivered(event.GetActivityTaskScheduledEventAttributes().GetActivityId())
-		return ok && state.Terminal()
 	case enumspb.EVENT_TYPE_TIMER_STARTED:
-		// Where the state before is still being delivered to all who asked for this one.
+		// Begun together with the deliveries of the last state, also where none can begin before another has ended.
 		var summary string
 		err := converter.GetDefaultDataConverter().FromPayload(event.GetUserMetadata().GetSummary(), &summary)
 		return err == nil && summary == workflows.SummaryPublish
 	case enumspb.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES:
-		// The same, of a workflow that publishes its state at once.
+		// The same, of a workflow from before there was that timer.
 		attributes := event.GetUpsertWorkflowSearchAttributesEventAttributes().GetSearchAttributes()
 		return bellhop.State(keyword(attributes, workflows.State)).Terminal()
 	}

@@ -100,6 +100,23 @@ func (c *crew) doing(workflowID, activity string) int {
 	return 0
 }
 
+// takeOver kills the worker that watches a provider and says how long it took until another one did.
+func (c *crew) takeOver(provider string) time.Duration {
+	c.Helper()
+	watch := workflows.WatchID(workflows.TaskQueue, provider)
+	var killed int
+	c.until("the worker that watches is killed", func() bool {
+		killed = c.doing(watch, "Watch")
+		return killed != 0 && c.kill(killed)
+	})
+	began := time.Now()
+	c.until("another worker watches", func() bool {
+		pid := c.doing(watch, "Watch")
+		return pid != 0 && pid != killed
+	})
+	return time.Since(began)
+}
+
 // begin starts an operation that calls the caller back.
 func (b *bench) begin(id, target, script string) {
 	b.Helper()
@@ -232,24 +249,13 @@ func TestWorkerKilledThatHoldsTheWatch(t *testing.T) {
 	got := b.call("caller")
 	crew := b.crew(b.config(noBackstop))
 	var ids []string
-	watch := workflows.WatchID(workflows.TaskQueue, "simulated")
 	var slowest time.Duration
 	for i := range kills() {
 		id := fmt.Sprintf("watched-%d", i)
 		// It becomes ready while nobody watches: whoever takes over must find it.
 		b.begin(id, "temporal", `{"ready_after": "1s"}`)
 		ids = append(ids, id)
-		var killed int
-		b.until("the worker that watches is killed", func() bool {
-			killed = crew.doing(watch, "Watch")
-			return killed != 0 && crew.kill(killed)
-		})
-		began := time.Now()
-		b.until("another worker watches", func() bool {
-			pid := crew.doing(watch, "Watch")
-			return pid != 0 && pid != killed
-		})
-		slowest = max(slowest, time.Since(began))
+		slowest = max(slowest, crew.takeOver("simulated"))
 	}
 	t.Logf("slowest take-over %s", slowest.Round(time.Millisecond))
 	b.settle(ids, got)

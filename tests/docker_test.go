@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/moby/moby/client"
 	"github.com/stretchr/testify/require"
@@ -192,6 +193,7 @@ func TestContainersWhoseWorkersAreKilled(t *testing.T) {
 			return pid != 0 && crew.kill(pid)
 		})
 	}
+	t.Logf("another worker watches after %s", crew.takeOver("docker").Round(time.Millisecond))
 	for _, id := range ids {
 		outcome, err := b.ops.Wait(b.ctx, id)
 		require.NoError(t, err)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
@@ -146,6 +147,7 @@ func TestPodsWhoseWorkersAreKilled(t *testing.T) {
 			return pid != 0 && i%2 == 0 && crew.kill(pid) || b.status(id).State != bellhop.Pending && b.status(id).State != bellhop.Queued && crew.kill(0)
 		})
 	}
+	t.Logf("another worker watches after %s", crew.takeOver("kubernetes").Round(time.Millisecond))
 	lost, doubled, wrong := 0, 0, 0
 	for _, id := range ids {
 		outcome, err := b.ops.Wait(b.ctx, id)

@@ -31,6 +31,7 @@ func run(ctx context.Context, args []string) error {
 	rounds := flags.Int("rounds", 15, "rounds of each shape")
 	waiting := flags.Int("waiting", 10_000, "operations that wait, for memory; at most so many for providers")
 	hold := flags.Int("hold", 50_000, "operations that are held and drained, for hold")
+	at := flags.String("at", "docker,kubernetes,ecs", "at which providers, by comma, for providers")
 	floor := flags.String("floor-worker", "", "internal: work for the floor at this address")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -43,7 +44,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer os.RemoveAll(folder) //nolint:errcheck // a temporary folder
-	b := &bench{n: *n, rounds: *rounds, waiting: *waiting, hold: *hold, state: filepath.Join(folder, "simulated.db")}
+	b := &bench{n: *n, rounds: *rounds, waiting: *waiting, hold: *hold, at: *at, state: filepath.Join(folder, "simulated.db")}
 	for name := range strings.SplitSeq(*scenario, ",") {
 		measure, ok := map[string]func(context.Context) error{
 			"throughput": b.with(b.throughput), "latency": b.with(b.latency), "event": b.with(b.event),

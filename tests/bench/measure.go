@@ -25,7 +25,7 @@ import (
 // bench is the load generator, and the callers: a few workflows that receive everybody's callbacks.
 type bench struct {
 	n, rounds, waiting, hold int
-	state                    string
+	state, at                string
 	engines                  []*engine
 
 	server, floor *peers.Process

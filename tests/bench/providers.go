@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -51,6 +52,8 @@ type platform struct {
 	most int
 	// calls are how often each was made so far, by name.
 	calls func() map[string]int
+	// looked is how many of those that wait the watch has looked at since a time. It is nil where the watch reports them all.
+	looked func(since time.Time) int
 	// ready notes when the platform told of each operation that what it asked for is ready, until ctx ends.
 	ready func(ctx context.Context, note func(operation string, at time.Time)) error
 }
@@ -66,7 +69,14 @@ const (
 
 // providers counts what watching costs, and measures how long an event takes to become a callback.
 func (b *bench) providers(ctx context.Context, folder string) error {
-	for _, open := range []func(context.Context, string) (*platform, func(), error){openDocker, openKubernetes, openECS} {
+	opens := map[string]func(context.Context, string) (*platform, func(), error){
+		"docker": openDocker, "kubernetes": openKubernetes, "ecs": openECS,
+	}
+	for name := range strings.SplitSeq(b.at, ",") {
+		open, ok := opens[name]
+		if !ok {
+			return fmt.Errorf("no provider %q", name)
+		}
 		p, shut, err := open(ctx, folder)
 		if errors.Is(err, peers.ErrNoKubernetes) || errors.Is(err, errNoEngine) {
 			fmt.Printf("left out: %s\n\n", err)
@@ -105,7 +115,9 @@ func (b *bench) count(ctx context.Context, p *platform) error {
 			for {
 				seen, err := p.polled.Provision(ctx, ops[begun+i])
 				if failure, ok := errors.AsType[*bellhop.Failure](err); ok && failure.Code.Unavailable() {
-					time.Sleep(failure.RetryAfter)
+					if err := pause(ctx, failure.RetryAfter); err != nil {
+						return err
+					}
 					continue
 				}
 				if err == nil && seen.Phase != bellhop.PhasePending {
@@ -120,7 +132,10 @@ func (b *bench) count(ctx context.Context, p *platform) error {
 		if err != nil {
 			return err
 		}
-		polled := p.whilePolling(ctx, ops)
+		polled, err := p.whilePolling(ctx, ops)
+		if err != nil {
+			return err
+		}
 		fmt.Printf("| %d | %d | %s | %d | %s |\n", n, total(watched), said(watched), total(polled), said(polled))
 	}
 	fmt.Println()
@@ -132,40 +147,69 @@ func (b *bench) count(ctx context.Context, p *platform) error {
 	})
 }
 
-// whileWatching counts the calls of a watch in a minute, after it has reported everything that waits.
+// whileWatching counts the calls of a watch in a minute, after it has come to know of everything that waits.
 func (p *platform) whileWatching(ctx context.Context, ops []bellhop.Operation) (map[string]int, error) {
-	ctx, stop := context.WithCancel(ctx)
-	missing := map[string]bool{}
+	sought := map[string]bool{}
 	for _, op := range ops {
-		missing[op.ID] = true
+		sought[op.ID] = true
 	}
-	all, ended := make(chan struct{}), make(chan error, 1)
+	ctx, stop := context.WithCancel(ctx)
+	began := time.Now()
+	var mu sync.Mutex
+	reported := map[string]bool{}
+	known := func() int {
+		if p.looked != nil {
+			return p.looked(began)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		return len(reported)
+	}
+	ended := make(chan error, 1)
 	go func() {
 		ended <- p.watched.Watch(ctx, func(seen bellhop.Observation) {
-			before := len(missing)
-			delete(missing, seen.OperationID)
-			if before > 0 && len(missing) == 0 {
-				close(all)
+			mu.Lock()
+			defer mu.Unlock()
+			if sought[seen.OperationID] {
+				reported[seen.OperationID] = true
 			}
 		})
 	}()
 	defer func() { stop(); <-ended }()
-	select {
-	case <-all:
-	case err := <-ended:
-		ended <- err
-		return nil, err
-	case <-time.After(10 * time.Minute):
-		return nil, fmt.Errorf("the watch does not know of %d operations", len(missing))
+	for known() < len(ops) {
+		if time.Since(began) > 10*time.Minute {
+			return nil, fmt.Errorf("the watch knows of %d operations of %d", known(), len(ops))
+		}
+		select {
+		case err := <-ended:
+			ended <- err
+			return nil, err
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
-	time.Sleep(settling)
+	if err := pause(ctx, settling); err != nil {
+		return nil, err
+	}
 	before := p.calls()
-	time.Sleep(watching)
+	if err := pause(ctx, watching); err != nil {
+		return nil, err
+	}
 	return since(before, p.calls(), 1), nil
 }
 
+// pause lets time go by, unless the measurement is ended.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // whilePolling counts the calls of a loop for each operation, for half a minute.
-func (p *platform) whilePolling(ctx context.Context, ops []bellhop.Operation) map[string]int {
+func (p *platform) whilePolling(ctx context.Context, ops []bellhop.Operation) (map[string]int, error) {
+	whole := ctx
 	ctx, stop := context.WithTimeout(ctx, watching/2)
 	defer stop()
 	before := p.calls()
@@ -188,7 +232,7 @@ func (p *platform) whilePolling(ctx context.Context, ops []bellhop.Operation) ma
 		})
 	}
 	loops.Wait()
-	return since(before, p.calls(), 2)
+	return since(before, p.calls(), 2), whole.Err()
 }
 
 func since(before, after map[string]int, times int) map[string]int {
@@ -380,7 +424,7 @@ func openKubernetes(ctx context.Context, folder string) (*platform, func(), erro
 		return nil, nil, err
 	}
 	p := &platform{
-		name: "kubernetes", watched: provider, polled: provider, most: 1000,
+		name: "kubernetes", watched: provider, polled: provider, most: 5000,
 		entry:  fmt.Sprintf("  kubernetes: {type: kubernetes, kubeconfig: %q, namespace: bench, create_namespaces: true}\n", kubeconfig),
 		waits:  bellhop.Spec{Image: "bellhop.test/never-ready:1", Replicas: 1},
 		serves: bellhop.Spec{Image: "bellhop.test/ready:1"},
@@ -456,6 +500,20 @@ func openECS(context.Context, string) (*platform, func(), error) {
 			counted.Store(int64(len(all)))
 			return maps.Clone(calls)
 		},
+	}
+	// What waits is reported by no watch here, for nothing has come to an end.
+	p.looked = func(since time.Time) int {
+		described := map[string]bool{}
+		for _, call := range server.Calls() {
+			var asked struct{ Services []string }
+			if call.Action != "ecs:DescribeServices" || call.At.Before(since) || json.Unmarshal(call.Body, &asked) != nil {
+				continue
+			}
+			for _, name := range asked.Services {
+				described[name] = true
+			}
+		}
+		return len(described)
 	}
 	return p, server.Close, nil
 }
