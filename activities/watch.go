@@ -29,9 +29,14 @@ const (
 	signallers = 16
 	// openLag is how old an operation must be for the list of those under way to be trusted about it.
 	openLag = 30 * time.Second
+	// betweenWatches is after how long a watch that failed is begun anew.
+	betweenWatches = time.Second
 	// remembered is how many operations a watch remembers having told of their end, lest each resync tells them again.
 	remembered = 200_000
 )
+
+// errorWatch is the type of the error of a watch that could not be kept up.
+const errorWatch = "WATCH_FAILED"
 
 // Watch watches a provider for at most the given time and tells the operations that wait what was observed of them.
 // When the platform can no longer be watched it ends with an error, and Temporal starts it anew, here or elsewhere.
@@ -51,9 +56,16 @@ func (a *Activities) Watch(ctx context.Context, provider string, within time.Dur
 	unhook := context.AfterFunc(stopping(ctx), cancel)
 	defer unhook()
 
+	failed := func(err error) error {
+		var options temporal.ApplicationErrorOptions
+		if ctx.Err() == nil {
+			options.NextRetryDelay = betweenWatches
+		}
+		return temporal.NewApplicationErrorWithOptions(fmt.Sprintf("watch %s: %s", provider, err), errorWatch, options)
+	}
 	open, err := a.Waiters.Open(ctx, provider)
 	if err != nil {
-		return fmt.Errorf("list open operations: %w", err)
+		return failed(fmt.Errorf("list open operations: %w", err))
 	}
 	told, err := lru.New[string, bellhop.Phase](remembered)
 	if err != nil {
@@ -86,7 +98,7 @@ func (a *Activities) Watch(ctx context.Context, provider string, within time.Dur
 	if err == nil {
 		err = errors.New("the watch ended without an error")
 	}
-	return fmt.Errorf("watch %s: %w", provider, err)
+	return failed(err)
 }
 
 // watch decides who is told what.

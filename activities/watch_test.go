@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/temporal"
 
 	"bellhop"
 	"bellhop/activities"
@@ -145,6 +146,9 @@ func TestWatchTellsWhoWaits(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "watch sim: the event stream broke") {
 				t.Errorf("the watch ended with %v: Temporal starts it anew only upon an error", err)
 			}
+			if failed, ok := errors.AsType[*temporal.ApplicationError](err); !ok || failed.NextRetryDelay() != time.Second {
+				t.Errorf("what is out of order is asked again and again without a pause: %#v", err)
+			}
 			slices.Sort(w.told)
 			if diff := cmp.Diff(row.want, w.told); diff != "" {
 				t.Errorf("told (-want +got): %s\n%s", row.reason, diff)
@@ -254,7 +258,11 @@ func TestWatchIsHandedOverByWorkerThatStops(t *testing.T) {
 	}}
 	env.RegisterActivity(acts)
 	_, err := env.ExecuteActivity(acts.Watch, "sim", time.Hour)
-	if err == nil {
-		t.Error("the watch of a worker that stops ended as if its time were up: nobody would take over before the next run")
+	failed, ok := errors.AsType[*temporal.ApplicationError](err)
+	if !ok {
+		t.Fatal("the watch of a worker that stops ended as if its time were up: nobody would take over before the next run")
+	}
+	if failed.NextRetryDelay() != 0 {
+		t.Errorf("it is taken over after %s only", failed.NextRetryDelay())
 	}
 }

@@ -29,8 +29,10 @@ func WatchProvider(ctx workflow.Context, provider string) error {
 		StartToCloseTimeout: watchRun + time.Hour,
 		HeartbeatTimeout:    activities.HeartbeatTimeout,
 		RetryPolicy: &temporal.RetryPolicy{
+			// A run goes through many workers. Intervals that grew with the attempts would have the later ones waited for
+			// longer; one whose watch fails says itself when it is to be begun anew.
 			InitialInterval: 100 * time.Millisecond,
-			MaximumInterval: 10 * time.Second,
+			MaximumInterval: 100 * time.Millisecond,
 		},
 		Summary: "watch " + provider,
 	})

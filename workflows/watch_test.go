@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/mock"
 	"go.temporal.io/sdk/converter"
+	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
 
 	"bellhop/activities"
@@ -49,6 +50,30 @@ func TestWatchProviderGoesOn(t *testing.T) {
 	}
 	if id := workflows.WatchID(workflows.TaskQueue, "sim"); id != "bellhop-watch/sim" {
 		t.Errorf("the watch of sim is named %s; of one name there is one", id)
+	}
+}
+
+// However often a watch has changed hands, the next worker takes over at once.
+func TestWatchIsTakenOverAtOnce(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	var began []time.Time
+	var acts *activities.Activities
+	s.OnActivity(acts.Watch, mock.Anything, mock.Anything, mock.Anything).Return(
+		func(context.Context, string, time.Duration) error {
+			if began = append(began, s.Now()); len(began) < 10 {
+				return temporal.NewHeartbeatTimeoutError()
+			}
+			return nil
+		})
+	s.ExecuteWorkflow(workflows.WatchProvider, "sim")
+	if len(began) != 10 {
+		t.Fatalf("it was begun %d times, want 10", len(began))
+	}
+	for i := range began[1:] {
+		if pause := began[i+1].Sub(began[i]); pause > time.Second {
+			t.Errorf("the worker after %d others was waited for for %s", i+1, pause)
+		}
 	}
 }
 
