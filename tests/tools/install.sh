@@ -25,7 +25,9 @@ webhooks=$(cksum <"$root/tests/webhook/package-lock.json" | cut -d ' ' -f 1)
 stepfunctions=$(sed -n 's|^localstack-core.*==\([0-9.]*\).*$|\1|p' "$root/tests/tools/stepfunctions/requirements.txt")
 stepfunctions=$stepfunctions-$(cksum <"$root/tests/tools/stepfunctions/requirements.txt" | cut -d ' ' -f 1)
 # An emulator of AWS, of which Amazon ECS is used; what it does and does not is said in tests/peers/ministack.go. Of the
-# other one, localemu, ECS is moto's: its deployments have no rollout state, and it needs eight times the space.
+# other one, localemu, ECS is moto's: it takes what we send, and knows that a subnet does not exist, but its deployments have
+# no rollout state, its tasks have a number for cpu, where the SDK for Go reads text only (1.3.2), and it needs eight times the
+# space.
 ministack=$(sed -n 's|^ministack==\([0-9.]*\).*$|\1|p' "$root/tests/tools/ministack/requirements.txt")
 ministack=$ministack-$(cksum <"$root/tests/tools/ministack/requirements.txt" | cut -d ' ' -f 1)
 # Has exclude directives, which go install refuses too: its version is the one in tests/tools/compose/go.mod.
