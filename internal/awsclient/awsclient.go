@@ -3,13 +3,15 @@ package awsclient
 
 import (
 	"context"
+	"fmt"
 	"io"
-	"net/http"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
 // Load reads AWS's configuration from where AWS's own tools find it. An empty region is that of the environment or of the
@@ -19,24 +21,31 @@ func Load(region string, timeout time.Duration) (aws.Config, error) {
 		// The one retrier is Temporal.
 		config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }),
 		config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(timeout)),
+		config.WithAPIOptions([]func(*middleware.Stack) error{readOnly}),
 	}
 	if region != "" {
 		options = append(options, config.WithRegion(region))
 	}
-	loaded, err := config.LoadDefaultConfig(context.Background(), options...)
-	loaded.HTTPClient = client{loaded.HTTPClient}
-	return loaded, err
+	return config.LoadDefaultConfig(context.Background(), options...)
 }
 
-// client hides from net/http that the SDK's bodies can write themselves. The SDK closes a request's body as soon as the
+// readOnly hides from net/http that the SDK's bodies can write themselves. The SDK closes a request's body as soon as the
 // answer begins, and a closed one's WriteTo returns io.EOF where it should return nothing. Where net/http still makes sure
 // that the body has no more than it said, as it may with bodies larger than its buffer, it takes that for a broken request
 // and closes the connection, and what was left of the answer is lost (smithy-go v1.28.9, transport/http/internal/io).
-type client struct{ aws.HTTPClient }
-
-func (c client) Do(request *http.Request) (*http.Response, error) {
-	if request.Body != nil && request.Body != http.NoBody {
-		request.Body = struct{ io.ReadCloser }{request.Body}
-	}
-	return c.HTTPClient.Do(request)
+func readOnly(stack *middleware.Stack) error {
+	return stack.Build.Add(middleware.BuildMiddlewareFunc("bellhop read-only body", func(
+		ctx context.Context, in middleware.BuildInput, next middleware.BuildHandler,
+	) (middleware.BuildOutput, middleware.Metadata, error) {
+		if request, ok := in.Request.(*smithyhttp.Request); ok {
+			if body, ok := request.GetStream().(io.ReadSeeker); ok {
+				plain, err := request.SetStream(struct{ io.ReadSeeker }{body})
+				if err != nil {
+					return middleware.BuildOutput{}, middleware.Metadata{}, fmt.Errorf("set the body of a request: %w", err)
+				}
+				in.Request = plain
+			}
+		}
+		return next.HandleBuild(ctx, in)
+	}), middleware.Before)
 }

@@ -149,30 +149,27 @@ func (b *bench) count(ctx context.Context, p *platform) error {
 
 // whileWatching counts the calls of a watch in a minute, after it has come to know of everything that waits.
 func (p *platform) whileWatching(ctx context.Context, ops []bellhop.Operation) (map[string]int, error) {
-	sought := map[string]bool{}
-	for _, op := range ops {
-		sought[op.ID] = true
-	}
 	ctx, stop := context.WithCancel(ctx)
 	began := time.Now()
 	var mu sync.Mutex
-	reported := map[string]bool{}
+	unreported := map[string]bool{}
+	for _, op := range ops {
+		unreported[op.ID] = true
+	}
 	known := func() int {
 		if p.looked != nil {
 			return p.looked(began)
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		return len(reported)
+		return len(ops) - len(unreported)
 	}
 	ended := make(chan error, 1)
 	go func() {
 		ended <- p.watched.Watch(ctx, func(seen bellhop.Observation) {
 			mu.Lock()
 			defer mu.Unlock()
-			if sought[seen.OperationID] {
-				reported[seen.OperationID] = true
-			}
+			delete(unreported, seen.OperationID)
 		})
 	}()
 	defer func() { stop(); <-ended }()
@@ -209,8 +206,7 @@ func pause(ctx context.Context, d time.Duration) error {
 
 // whilePolling counts the calls of a loop for each operation, for half a minute.
 func (p *platform) whilePolling(ctx context.Context, ops []bellhop.Operation) (map[string]int, error) {
-	whole := ctx
-	ctx, stop := context.WithTimeout(ctx, watching/2)
+	counted, stop := context.WithTimeout(ctx, watching/2)
 	defer stop()
 	before := p.calls()
 	var loops sync.WaitGroup
@@ -220,19 +216,19 @@ func (p *platform) whilePolling(ctx context.Context, ops []bellhop.Operation) (m
 			defer tick.Stop()
 			select { // so that they are spread, as those of operations are
 			case <-time.After(naively * time.Duration(i) / time.Duration(len(ops))):
-			case <-ctx.Done():
+			case <-counted.Done():
 			}
-			for ctx.Err() == nil {
-				_, _ = p.polled.Observe(ctx, op) //nolint:errcheck // that it was asked is what counts
+			for counted.Err() == nil {
+				_, _ = p.polled.Observe(counted, op) //nolint:errcheck // that it was asked is what counts
 				select {
 				case <-tick.C:
-				case <-ctx.Done():
+				case <-counted.Done():
 				}
 			}
 		})
 	}
 	loops.Wait()
-	return since(before, p.calls(), 2), whole.Err()
+	return since(before, p.calls(), 2), ctx.Err()
 }
 
 func since(before, after map[string]int, times int) map[string]int {
