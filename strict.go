@@ -21,6 +21,9 @@ type Fault struct {
 	Path string `json:"path"`
 	// Problem says what is wrong and what would be right.
 	Problem string `json:"problem"`
+	// Here says that the fault depends on the configuration of the worker that found it: another worker, configured
+	// differently, may accept the input. It does not leave the process.
+	Here bool `json:"-"`
 }
 
 func (f Fault) String() string {
@@ -44,6 +47,16 @@ func (f Faults) Error() string {
 // Add notes a fault at path.
 func (f *Faults) Add(path, format string, args ...any) {
 	*f = append(*f, Fault{Path: path, Problem: fmt.Sprintf(format, args...)})
+}
+
+// AddHere notes a fault that depends on this worker's configuration; see [Fault.Here].
+func (f *Faults) AddHere(path, format string, args ...any) {
+	*f = append(*f, Fault{Path: path, Problem: fmt.Sprintf(format, args...), Here: true})
+}
+
+// OnlyHere says whether every fault depends on this worker's configuration, so that another worker may accept the input.
+func (f Faults) OnlyHere() bool {
+	return len(f) > 0 && !slices.ContainsFunc(f, func(fault Fault) bool { return !fault.Here })
 }
 
 // Note takes over what is wrong with the value at path, if anything is, and says so.
@@ -79,7 +92,8 @@ func (f Faults) at(path string) bool {
 func (f Faults) Within(path string) Faults {
 	moved := make(Faults, len(f))
 	for i, fault := range f {
-		moved[i] = Fault{Path: joinPath(path, fault.Path), Problem: fault.Problem}
+		moved[i] = fault
+		moved[i].Path = joinPath(path, fault.Path)
 	}
 	return moved
 }
