@@ -34,7 +34,8 @@ type Config struct {
 	Tokens []TokenConfig `json:"tokens"`
 }
 
-const defaultWaits = 500
+// DefaultWaits is how many requests may wait at once where the configuration does not say.
+const DefaultWaits = 500
 
 // TLSConfig is how connections to the API are encrypted. The files are read at each handshake, so that a certificate can
 // be renewed.

@@ -64,7 +64,7 @@ func New(config Config, ops bridge.Operations, logger *slog.Logger, observe Obse
 	}
 	s := &Server{
 		config: config, ops: ops, tokens: newTokens(config.Tokens), logger: logger, observe: observe,
-		mux: http.NewServeMux(), waits: semaphore.NewWeighted(int64(cmp.Or(config.Waits, defaultWaits))),
+		mux: http.NewServeMux(), waits: semaphore.NewWeighted(int64(cmp.Or(config.Waits, DefaultWaits))),
 	}
 	s.stopping, s.answer = context.WithCancel(context.Background())
 	for pattern, handle := range map[string]func(http.ResponseWriter, *http.Request) error{
