@@ -113,7 +113,7 @@ func (c *Client) ring(ctx context.Context, seen *sight, i int) (bool, error) {
 		WorkflowIDReusePolicy:                    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY,
 		WorkflowExecutionErrorWhenAlreadyStarted: true,
 		StaticSummary:                            fmt.Sprintf("ring %s again: %s", receipt.Target, delivery.CallbackID),
-		Priority:                                 temporal.Priority{FairnessKey: seen.TenantID},
+		Priority:                                 temporal.Priority{FairnessKey: seen.TenantID, FairnessWeight: c.policy.For(seen.TenantID).Weight},
 		TypedSearchAttributes:                    temporal.NewSearchAttributes(workflows.Tenant.ValueSet(seen.TenantID)),
 	}, workflows.RedeliverCallback, i, *delivery)
 	if _, reached := errors.AsType[*serviceerror.WorkflowExecutionAlreadyStarted](err); reached {

@@ -156,6 +156,25 @@ func (r Rules) CheckOperation(op bellhop.Operation) bellhop.Faults {
 	return faults
 }
 
+// Check finds what is wrong with an operation beside what was found when it was read, and, apart from the rest, what is
+// wrong with its id for the tenant. Of a tenant that has no name there are no rules.
+func (p *Policy) Check(op bellhop.Operation, read error) (faults, id bellhop.Faults) {
+	faults.Note("", read)
+	if bellhop.CheckName(op.TenantID) != nil {
+		return faults, nil
+	}
+	ofCallback := func(f bellhop.Fault) bool { return strings.HasPrefix(f.Path, "callbacks") }
+	if slices.ContainsFunc(faults, ofCallback) {
+		op.Callbacks = nil // those that are left have other places than in the input
+	}
+	rules := p.For(op.TenantID)
+	faults = append(faults, rules.CheckOperation(op)...)
+	if bellhop.CheckID(op.ID) == nil {
+		id = rules.CheckID(op.ID)
+	}
+	return faults, id
+}
+
 func allowed(names []string, name string) bool { return names == nil || slices.Contains(names, name) }
 
 func listed(names []string) string {
