@@ -30,8 +30,9 @@ type counter func(ctx context.Context, tenant string, since time.Time) (open, st
 const (
 	// countEvery is how long a count is good for, with the starts since.
 	countEvery = 5 * time.Second
-	// countAtMost is how often a tenant that has reached its limit is counted.
-	countAtMost = 200 * time.Millisecond
+	// countPause is what is left between two counts of a tenant that has reached its limit. Nobody is refused by a count
+	// from before it asked, so this is how long a refusal may take.
+	countPause = 200 * time.Millisecond
 	// countWithin bounds what search may take.
 	countWithin = 2 * time.Second
 	// searchLag is after how long search knows of a start for sure.
@@ -59,14 +60,22 @@ func (q *quotas) take(ctx context.Context, rules tenancy.Rules) (undo func(), er
 	if q == nil || limit <= 0 {
 		return func() {}, nil
 	}
-	l := q.ledger(rules.Tenant)
+	l, asked := q.ledger(rules.Tenant), time.Now()
 	select {
 	case l.turn <- struct{}{}:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 	defer func() { <-l.turn }()
-	if ago := time.Since(l.tried); ago >= countEvery || ago >= countAtMost && l.estimate() >= limit {
+	if time.Since(l.tried) >= countEvery {
+		err = l.recount(ctx, rules.Tenant, q.count)
+	}
+	if l.estimate() >= limit && l.tried.Before(asked) {
+		select {
+		case <-time.After(time.Until(l.tried.Add(countPause))):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 		err = l.recount(ctx, rules.Tenant, q.count)
 	}
 	if l.estimate() >= limit {

@@ -120,7 +120,7 @@ func (c *httpCaller) refused(code httpapi.ProblemCode, method, path, body string
 // order is an operation as a body of a request.
 func order(id, tenant, script, more string) string {
 	return fmt.Sprintf(`{"operation_id": %q, "operation_type": "provision", "tenant_id": %q, "resource": %q, "provider": "simulated",
-		"spec": {"image": "nginx:1.27"}, "provider_config": %s%s}`, id, tenant, id, script, more)
+		"spec": {"image": "nginx:1.27"}, "provider_config": %s%s}`, id, tenant, strings.ReplaceAll(id, ":", "."), script, more)
 }
 
 // promises are what openapi.yaml says of answers.
