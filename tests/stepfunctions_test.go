@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -390,6 +391,8 @@ type lossy struct {
 	hook atomic.Pointer[func(action string, again bool) fate]
 	// tokens are those of tasks that were completed, or kept alive.
 	tokens sync.Map
+	// polls counts the polls for tasks that the engine holds open. A poll leaves it before its answer is handed on.
+	polls atomic.Int64
 }
 
 // fate is what becomes of a call.
@@ -409,6 +412,8 @@ func newLossy(t *testing.T, endpoint string) *lossy {
 		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 	}
 	l := &lossy{}
+	// A poll stays open at the engine when the worker that asked for it dies, as it does when there is a network between.
+	polling, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	l.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -427,6 +432,16 @@ func newLossy(t *testing.T, endpoint string) *lossy {
 		if hook := l.hook.Load(); hook != nil {
 			decide = (*hook)(action, again)
 		}
+		if action == "GetActivityTask" {
+			l.polls.Add(1)
+			answer := httptest.NewRecorder()
+			proxy.ServeHTTP(answer, r.WithContext(polling))
+			l.polls.Add(-1)
+			maps.Copy(w.Header(), answer.Header())
+			w.WriteHeader(answer.Code)
+			_, _ = w.Write(answer.Body.Bytes()) // the worker may be dead
+			return
+		}
 		switch decide {
 		case lost:
 			proxy.ServeHTTP(httptest.NewRecorder(), r)
@@ -435,7 +450,7 @@ func newLossy(t *testing.T, endpoint string) *lossy {
 			proxy.ServeHTTP(w, r)
 		}
 	}))
-	t.Cleanup(l.Close)
+	t.Cleanup(func() { cancel(); l.Close() })
 	return l
 }
 
@@ -500,7 +515,8 @@ func TestStepFunctionsAcknowledgementIsLost(t *testing.T) {
 func TestStepFunctionsWorkerDies(t *testing.T) {
 	t.Parallel()
 	s := setupStates(t)
-	worker := s.workThrough(s.engine.Endpoint, ", verb: provision, heartbeat: 1s, polls: 1")
+	front := newLossy(t, s.engine.Endpoint)
+	worker := s.workThrough(front.URL, ", verb: provision, heartbeat: 1s, polls: 1")
 	machine := s.machine("dying", s.task(`, "HeartbeatSeconds": 20, "Retry": [{"ErrorEquals": ["States.Timeout", "States.HeartbeatTimeout"], "IntervalSeconds": 1}]`))
 	input := `{"tenant_id": "acme", "resource": %q, "provider": "simulated", "spec": {"image": "nginx:1.27"}, "provider_config": {"ready_after": "5s"}}`
 
@@ -508,8 +524,9 @@ func TestStepFunctionsWorkerDies(t *testing.T) {
 	kept := s.machine("kept", s.task(`, "HeartbeatSeconds": 20`))
 	waiting := s.begin(kept, "waiting", strings.Replace(fmt.Sprintf(input, "waiting"), "5s", "40s", 1))
 	s.one(bellhop.Filter{Tenant: "acme", Resource: "waiting"})
+	s.until("the worker polls for another task", func() bool { return front.polls.Load() == 1 })
 	worker.Kill()
-	// With the worker died the poll that the engine still holds open: it takes the next task, of which then nobody knows.
+	// The engine still holds the dead worker's poll open: the poll takes the next task, and no worker knows of it.
 	swallowed := s.begin(machine, "swallowed", fmt.Sprintf(input, "swallowed"))
 	s.until("a poll of the dead worker has taken the task", func() bool {
 		return strings.Contains(s.engine.Events(s.ctx, swallowed), "ActivityStarted")
@@ -527,8 +544,10 @@ func TestStepFunctionsWorkerDies(t *testing.T) {
 func TestStepFunctionsWorkerStops(t *testing.T) {
 	t.Parallel()
 	s := setupStates(t)
-	worker := s.workThrough(s.engine.Endpoint, ", verb: provision, polls: 1")
+	front := newLossy(t, s.engine.Endpoint)
+	worker := s.workThrough(front.URL, ", verb: provision, polls: 1")
 	machine := s.machine("stopping", s.task(""))
+	s.until("the worker polls", func() bool { return front.polls.Load() == 1 })
 	stopped := make(chan error, 1)
 	go func() { stopped <- worker.Stop(soon) }()
 	s.until("the worker stops", func() bool { return strings.Contains(worker.Output(), "stopping") })
