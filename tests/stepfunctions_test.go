@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -243,11 +242,11 @@ func TestStepFunctionsExamples(t *testing.T) {
 			sfntypes.ExecutionStatusSucceeded, "", `"event":"compute-provisioned"`,
 		},
 		{
-			"fallback-late", impatient, `{"ready_after": "4s"}`, "the callback comes too late, the status tells",
+			"fallback-late", impatient, `{"ready_after": "10s"}`, "the callback comes too late, the status tells",
 			sfntypes.ExecutionStatusSucceeded, "", `"event":"compute-provisioned"`,
 		},
 		{
-			"fallback-late-failure", impatient, `{"fail": {"code": "OUT_OF_MEMORY", "after": "4s"}}`, "the status tells of failures too",
+			"fallback-late-failure", impatient, `{"fail": {"code": "OUT_OF_MEMORY", "after": "10s"}}`, "the status tells of failures too",
 			sfntypes.ExecutionStatusFailed, "OUT_OF_MEMORY", "",
 		},
 		{
@@ -354,14 +353,14 @@ func TestStepFunctionsTasks(t *testing.T) {
 	t.Run("HeartbeatsKeepATask", func(t *testing.T) {
 		t.Parallel()
 		s := s.in(t)
-		beating := s.machine("beating", s.task(`, "HeartbeatSeconds": 4`))
-		ended := s.ended(s.begin(beating, "beating", operation("beating", `{"ready_after": "12s"}`)))
+		beating := s.machine("beating", s.task(`, "HeartbeatSeconds": 8`))
+		ended := s.ended(s.begin(beating, "beating", operation("beating", `{"ready_after": "24s"}`)))
 		require.Equal(t, sfntypes.ExecutionStatusSucceeded, ended.Status, "three times its heartbeat timeout")
 	})
 	t.Run("WhoeverStopsIsNotWaitedFor", func(t *testing.T) {
 		t.Parallel()
 		s := s.in(t)
-		execution := s.begin(plain, "stopped", operation("stopped", `{"ready_after": "60s"}`))
+		execution := s.begin(plain, "stopped", operation("stopped", `{"ready_after": "1h"}`))
 		id := s.one(bellhop.Filter{Tenant: "acme", Resource: "stopped"}).OperationID
 		_, err := s.engine.Client.StopExecution(s.ctx, &sfn.StopExecutionInput{ExecutionArn: &execution})
 		require.NoError(t, err)
@@ -373,7 +372,7 @@ func TestStepFunctionsTasks(t *testing.T) {
 	t.Run("AHeartbeatThatIsNotRelayedTimesOut", func(t *testing.T) {
 		t.Parallel()
 		s := s.in(t)
-		input := strings.Replace(operation("silent", `{"ready_after": "4s"}`), "{",
+		input := strings.Replace(operation("silent", `{"ready_after": "10s"}`), "{",
 			`{"callbacks": [{"target": "machines", "heartbeat": "1h"}], `, 1)
 		silent := s.machine("silent", s.task(`, "HeartbeatSeconds": 1`))
 		require.Equal(t, sfntypes.ExecutionStatusFailed, s.ended(s.begin(silent, "silent", input)).Status)
@@ -563,19 +562,18 @@ func TestStepFunctionsWorkerStops(t *testing.T) {
 // TestStepFunctionsTemporalIsAway takes a task while Temporal cannot be asked, and starts it when it can.
 func TestStepFunctionsTemporalIsAway(t *testing.T) {
 	t.Parallel()
-	s := &states{bench: setup(t, "--db", t.TempDir()+"/temporal.db"), engine: peers.StepFunctionsFor(t)}
+	_, port, _ := strings.Cut(peers.FreeAddress(t), ":")
+	s := &states{bench: setup(t, "--db", t.TempDir()+"/temporal.db", "--port", port), engine: peers.StepFunctionsFor(t)}
 	var err error
 	s.activity, err = s.engine.Activity(s.ctx, "compute")
 	require.NoError(t, err)
 	worker := s.workThrough(s.engine.Endpoint, ", verb: provision")
-	_, port, err := net.SplitHostPort(s.server.Address)
-	require.NoError(t, err)
 	s.server.Kill()
 	execution := s.begin(s.machine("away", s.task("")), "away", `{"tenant_id": "acme", "provider": "simulated", "spec": {"image": "nginx:1.27"}}`)
 	s.until("a task is taken and cannot be started", func() bool {
 		return strings.Contains(worker.Output(), "a task's operation cannot be started yet")
 	})
-	again, err := peers.StartServer(s.ctx, append(s.server.Args(), "--port", port)...)
+	again, err := peers.StartServer(s.ctx, s.server.Args()...)
 	require.NoError(t, err)
 	t.Cleanup(again.Kill)
 	require.Equal(t, sfntypes.ExecutionStatusSucceeded, s.ended(execution).Status)
