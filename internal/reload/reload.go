@@ -141,7 +141,7 @@ func (v *Value[T]) read() ([][]byte, error) {
 	sum := sha256.New()
 	for i, path := range v.paths {
 		var err error
-		if contents[i], err = content(path); err != nil {
+		if contents[i], err = Read(path); err != nil {
 			return nil, err
 		}
 		fmt.Fprintf(sum, "%d\n", len(contents[i]))
@@ -151,8 +151,8 @@ func (v *Value[T]) read() ([][]byte, error) {
 	return contents, nil
 }
 
-// content reads a file. It is never stuck: one that is not regular, such as a pipe, is not opened.
-func content(path string) (text []byte, err error) {
+// Read reads a file as a [Value] does. It does not block: a file that is not regular, such as a pipe, is not opened.
+func Read(path string) (text []byte, err error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
