@@ -211,8 +211,8 @@ func TestStepFunctionsExamples(t *testing.T) {
 	fill["StartStateMachineArn"] = s.machine("start", s.example("start.json", fill))
 	activity := s.machine("activity", s.example("activity.json", fill))
 	fallback := s.machine("fallback", s.example("fallback.json", fill))
-	// The patience of the example, shortened.
-	impatient := s.machine("impatient", strings.Replace(s.example("fallback.json", fill), `"TimeoutSeconds": 300`, `"TimeoutSeconds": 1`, 1))
+	// The patience of the example, shortened. The operation must have been started by then, or there is nothing to poll.
+	impatient := s.machine("impatient", strings.Replace(s.example("fallback.json", fill), `"TimeoutSeconds": 300`, `"TimeoutSeconds": 15`, 1))
 	token := s.machine("task-token", s.example("task-token.json", fill))
 	const input = `{"tenant_id": "acme", "resource": %q, "image": "nginx:1.27", "provider_config": %s}`
 
@@ -242,11 +242,11 @@ func TestStepFunctionsExamples(t *testing.T) {
 			sfntypes.ExecutionStatusSucceeded, "", `"event":"compute-provisioned"`,
 		},
 		{
-			"fallback-late", impatient, `{"ready_after": "10s"}`, "the callback comes too late, the status tells",
+			"fallback-late", impatient, `{"ready_after": "30s"}`, "the callback comes too late, the status tells",
 			sfntypes.ExecutionStatusSucceeded, "", `"event":"compute-provisioned"`,
 		},
 		{
-			"fallback-late-failure", impatient, `{"fail": {"code": "OUT_OF_MEMORY", "after": "10s"}}`, "the status tells of failures too",
+			"fallback-late-failure", impatient, `{"fail": {"code": "OUT_OF_MEMORY", "after": "30s"}}`, "the status tells of failures too",
 			sfntypes.ExecutionStatusFailed, "OUT_OF_MEMORY", "",
 		},
 		{
