@@ -170,4 +170,3 @@ func (c *Client) countOpen(ctx context.Context, tenant string, since time.Time) 
 	}
 	return open, started, err
 }
-

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -67,8 +68,12 @@ func New(config Config, ops bridge.Operations, policy *tenancy.Policy, logger *s
 	if err != nil {
 		return nil, fmt.Errorf("read openapi.yaml: %w", err)
 	}
+	known, err := config.openTokens()
+	if err != nil {
+		return nil, fmt.Errorf("read tokens_file: %w", err)
+	}
 	s := &Server{
-		config: config, ops: ops, policy: policy, tokens: newTokens(config.Tokens), logger: logger, observe: observe,
+		config: config, ops: ops, policy: policy, tokens: known, logger: logger, observe: observe,
 		mux: http.NewServeMux(), waits: semaphore.NewWeighted(int64(cmp.Or(config.Waits, DefaultWaits))),
 	}
 	s.stopping, s.answer = context.WithCancel(context.Background())
@@ -118,7 +123,12 @@ func (s *Server) Listen(failed func(error)) error {
 		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
 	}
 	if s.config.TLS != nil {
-		server.TLSConfig = s.config.TLS.server()
+		config, err := s.config.TLS.open()
+		if err != nil {
+			return errors.Join(fmt.Errorf("listen for the API: %w", err), listener.Close())
+		}
+		encrypted := &tlsListener{Listener: listener, config: config}
+		server.Handler, server.ConnContext, listener = encrypted.follow(s), encrypted.note, encrypted
 	}
 	s.stop = bridge.Serve(server, listener, stopWithin, func(err error) { failed(fmt.Errorf("serve the API: %w", err)) })
 	return nil
