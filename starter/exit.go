@@ -21,6 +21,7 @@ const (
 	exitNotFound    = 3
 	exitTemporal    = 4
 	exitTimeout     = 5
+	exitTooMany     = 6
 	exitInterrupted = 130
 )
 
@@ -88,6 +89,10 @@ func (a *app) diagnose(err error) *problem {
 	case errors.As(err, &denied):
 		return &problem{exitTemporal, fmt.Errorf("%w (Temporal at %s, namespace %s)", err, a.connection.host, a.connection.namespaceName), []string{
 			"set TEMPORAL_API_KEY or the TLS certificate of a client that may, or choose a --profile of temporal.toml",
+		}}
+	case operations.Exhausted(err):
+		return &problem{exitTooMany, fmt.Errorf("%w (Temporal at %s, namespace %s)", err, a.connection.host, a.connection.namespaceName), []string{
+			"nothing was started or changed; run the same command again in a while",
 		}}
 	case operations.Unreachable(err):
 		return a.connection.unreachable(err)

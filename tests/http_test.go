@@ -283,7 +283,7 @@ func TestWaitingOverHTTPAsksNoWorker(t *testing.T) {
 	t.Parallel()
 	const callers = 20
 	b := setup(t)
-	w := b.work(strings.Replace(b.served(noBackstop), "  tokens:", fmt.Sprintf("  waits: %d\n  tokens:", callers), 1))
+	w := b.work(strings.Replace(b.served(noBackstop, fmt.Sprintf("tenants: {default: {id_prefix: '', limits: {waits: %d}}}", callers+1)), "  tokens:", fmt.Sprintf("  waits: %d\n  tokens:", callers), 1))
 	c := b.caller(w, acme)
 	c.status(http.StatusAccepted, "POST", "/v1/operations", order("slow", "acme", `{"ready_after": "1h"}`, ""))
 	b.until("it is running", func() bool {

@@ -2,6 +2,7 @@ package tests
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -11,14 +12,18 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
-	enumspb "go.temporal.io/api/enums/v1"
-	"go.temporal.io/sdk/client"
-	"google.golang.org/protobuf/testing/protocmp"
-
 	commonpb "go.temporal.io/api/common/v1"
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/workflowservice/v1"
+	"go.temporal.io/sdk/client"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/testing/protocmp"
 
 	"bellhop"
 	"bellhop/bridge/httpapi"
+	"bellhop/tests/peers"
 	"bellhop/workflows"
 )
 
@@ -255,4 +260,34 @@ func TestTenants_PriorityAndWeightReachTemporal(t *testing.T) {
 			}
 		}
 	}
+}
+
+// exhausted is a Temporal that takes no more.
+type exhausted struct {
+	workflowservice.UnimplementedWorkflowServiceServer
+}
+
+func (exhausted) GetSystemInfo(context.Context, *workflowservice.GetSystemInfoRequest) (*workflowservice.GetSystemInfoResponse, error) {
+	return &workflowservice.GetSystemInfoResponse{Capabilities: &workflowservice.GetSystemInfoResponse_Capabilities{}}, nil
+}
+
+func (exhausted) StartWorkflowExecution(context.Context, *workflowservice.StartWorkflowExecutionRequest) (*workflowservice.StartWorkflowExecutionResponse, error) {
+	return nil, status.Error(codes.ResourceExhausted, "namespace rate limit exceeded")
+}
+
+// The command line starts at Temporal itself, which says when it is asked for too much.
+func TestTooMuch_HasAnExitCodeOfItsOwn(t *testing.T) {
+	t.Parallel()
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	server := grpc.NewServer()
+	workflowservice.RegisterWorkflowServiceServer(server, exhausted{})
+	go server.Serve(listener) //nolint:errcheck // it is stopped
+	t.Cleanup(server.Stop)
+	b := &bench{T: t, ctx: t.Context(), server: &peers.Server{Address: listener.Addr().String()}}
+	_, stderr, code := b.run(`{"tenant_id": "acme", "provider": "simulated", "spec": {"image": "nginx:1.27"}}`,
+		"bellhop", "provision", "-f", "-", "--id", "web-1")
+	require.Equal(t, 6, code, stderr)
+	require.Contains(t, stderr, "namespace rate limit exceeded")
+	require.Contains(t, stderr, "run the same command again in a while")
 }
