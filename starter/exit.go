@@ -91,9 +91,9 @@ func (a *app) diagnose(err error) *problem {
 			"set TEMPORAL_API_KEY or the TLS certificate of a client that may, or choose a --profile of temporal.toml",
 		}}
 	case operations.Exhausted(err):
-		return &problem{exitTooMany, fmt.Errorf("%w (Temporal at %s, namespace %s)", err, a.connection.host, a.connection.namespaceName), []string{
-			"nothing was started or changed; run the same command again in a while",
-		}}
+		return a.connection.tooMuch(err)
+	case operations.Unreachable(err) && a.connection.exhausted.Load() != nil:
+		return a.connection.tooMuch(errors.New(*a.connection.exhausted.Load()))
 	case operations.Unreachable(err):
 		return a.connection.unreachable(err)
 	default:

@@ -289,5 +289,5 @@ func TestTooMuch_HasAnExitCodeOfItsOwn(t *testing.T) {
 		"bellhop", "provision", "-f", "-", "--id", "web-1")
 	require.Equal(t, 6, code, stderr)
 	require.Contains(t, stderr, "namespace rate limit exceeded")
-	require.Contains(t, stderr, "run the same command again in a while")
+	require.Contains(t, stderr, "the command can be repeated as it is")
 }
