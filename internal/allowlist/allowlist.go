@@ -123,7 +123,6 @@ func Apart(one, other string) error {
 		"neither of which begins with the other", one, Tenant)
 }
 
-
 // parts are the text before the first tenant of a pattern, and the text behind it that is of a tenant's characters too.
 // whole says that this text ends where the tenant's name must have ended.
 func parts(pattern string) (before, end string, whole bool) {
