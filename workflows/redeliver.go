@@ -9,12 +9,13 @@ import (
 
 	"bellhop"
 	"bellhop/activities"
+	"bellhop/internal/own"
 )
 
 // RedeliverID is the id of the workflow that rings a caller again after the operation has given its callback up. There is
 // one for each callback and state, so a delivery that is under way is never doubled.
 func RedeliverID(operationID string, callback int, state bellhop.State) string {
-	return "bellhop-redeliver/" + operationID + "/" + ActivityID(callback, state)
+	return own.RedeliverPrefix + operationID + "/" + ActivityID(callback, state)
 }
 
 // ErrorUndeliverable is the type of the error with which a redelivery ends that was given up as well. Its detail is the

@@ -8,14 +8,15 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"bellhop/activities"
+	"bellhop/internal/own"
 )
 
 // WatchID is the id of the one workflow that watches a provider for the workers of a task queue.
 func WatchID(taskQueue, provider string) string {
 	if taskQueue == TaskQueue {
-		return "bellhop-watch/" + provider
+		return own.WatchPrefix + provider
 	}
-	return "bellhop-watch/" + taskQueue + "/" + provider
+	return own.WatchPrefix + taskQueue + "/" + provider
 }
 
 // watchRun is how long one run of the watch lasts. It bounds the history; its end is no interruption worth noting.
