@@ -49,17 +49,18 @@ func newDeliveries(o *operation) deliveries {
 	return deliveries{o: o, callers: make([]caller, len(o.Callbacks))}
 }
 
-// ActivityID is the id of the activity that delivers a state to the callback with the given index. The status finds
-// the attempts of a pending delivery by it.
+// ActivityID is the name of the activity that delivers a state to the callback with the given index: its id, or what
+// that begins with. The status finds the attempts of a pending delivery by it.
 func ActivityID(callback int, state bellhop.State) string {
 	return fmt.Sprintf("deliver-%d-%s", callback, state)
 }
 
-// HeartbeatID is the id of the activity that sends heartbeats to the caller of the callback with the given index.
+// HeartbeatID is the name of the activity that sends heartbeats to the caller of the callback with the given index.
 func HeartbeatID(callback int) string { return fmt.Sprintf("heartbeat-%d", callback) }
 
 // Delivered is the inverse of [ActivityID].
 func Delivered(activityID string) (callback int, state bellhop.State, ok bool) {
+	activityID = named(activityID)
 	index, name, _ := strings.Cut(strings.TrimPrefix(activityID, "deliver-"), "-")
 	callback, err := strconv.Atoi(index)
 	state = bellhop.State(name)
@@ -68,6 +69,7 @@ func Delivered(activityID string) (callback int, state bellhop.State, ok bool) {
 
 // Beaten is the inverse of [HeartbeatID].
 func Beaten(activityID string) (callback int, ok bool) {
+	activityID = named(activityID)
 	callback, err := strconv.Atoi(strings.TrimPrefix(activityID, "heartbeat-"))
 	return callback, err == nil && activityID == HeartbeatID(callback)
 }
@@ -128,7 +130,7 @@ func (d *deliveries) start(ctx workflow.Context, i int, delivery activities.Deli
 func (d *deliveries) deliver(ctx workflow.Context, i int, delivery activities.Delivery) {
 	receipt := &d.o.status.Callbacks[i]
 	*receipt = bellhop.Receipt{Target: receipt.Target, State: bellhop.ReceiptDelivering, CallbackID: delivery.CallbackID}
-	options := deliverOptions(i, delivery, d.o.priority())
+	options := deliverOptions(delivery, d.o.priority())
 	if deadline := time.Duration(delivery.Callback.Deadline); deadline > 0 {
 		remaining := deadline - workflow.Now(ctx).Sub(delivery.ReachedAt)
 		if remaining <= 0 {
@@ -137,8 +139,7 @@ func (d *deliveries) deliver(ctx workflow.Context, i int, delivery activities.De
 		}
 		options.ScheduleToCloseTimeout = remaining
 	}
-	var settled bellhop.Receipt
-	err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), acts.Deliver, delivery).Get(ctx, &settled)
+	settled, err := performDelivery(ctx, d.o.steps, i, options, delivery)
 	if err != nil {
 		// Attempts are repeated for ever, so the deadline has passed.
 		activities.GaveUp(receipt, err)
@@ -152,9 +153,21 @@ func (d *deliveries) deliver(ctx workflow.Context, i int, delivery activities.De
 	d.o.describe(ctx)
 }
 
-func deliverOptions(callback int, delivery activities.Delivery, priority temporal.Priority) workflow.ActivityOptions {
+func performDelivery(ctx workflow.Context, s *steps, callback int, options workflow.ActivityOptions, delivery activities.Delivery,
+) (bellhop.Receipt, error) {
+	name := ActivityID(callback, delivery.State)
+	return perform(ctx, s, step{
+		name: name, old: name, kind: "deliver", options: options, activity: acts.Deliver,
+		args: func(again bool) []any {
+			// What was forged took the place of an attempt that may have arrived.
+			delivery.Unknown = delivery.Unknown || again
+			return []any{delivery}
+		},
+	}, fitsDelivery(delivery))
+}
+
+func deliverOptions(delivery activities.Delivery, priority temporal.Priority) workflow.ActivityOptions {
 	return workflow.ActivityOptions{
-		ActivityID:          ActivityID(callback, delivery.State),
 		StartToCloseTimeout: bridge.AttemptTimeout + 5*time.Second,
 		RetryPolicy:         &temporal.RetryPolicy{InitialInterval: activities.FirstRetry, MaximumInterval: activities.MaxRetry},
 		Summary:             fmt.Sprintf("ring %s: %s", delivery.Callback.Target, delivery.Event),
@@ -181,9 +194,12 @@ func (d *deliveries) keepAlive(ctx workflow.Context, cancel func()) {
 		detached, _ := workflow.NewDisconnectedContext(ctx)
 		beating, rest := workflow.WithCancel(detached)
 		d.callers[i].rest = rest
-		workflow.Go(detached, func(ctx workflow.Context) {
-			var abandoned activities.Abandoned
-			if workflow.ExecuteActivity(d.beatOptions(beating, i), acts.Heartbeat, callback).Get(ctx, &abandoned) != nil {
+		workflow.Go(beating, func(ctx workflow.Context) {
+			name := HeartbeatID(i)
+			abandoned, err := perform(ctx, d.o.steps, step{
+				name: name, old: name, kind: "heartbeat", options: d.beatOptions(i), activity: acts.Heartbeat, args: once(callback),
+			}, func(a activities.Abandoned) bool { return a.Reason != "" })
+			if err != nil {
 				return // the callback is settled; beats that fail are repeated for ever
 			}
 			c := &d.callers[i]
@@ -200,16 +216,15 @@ func (d *deliveries) keepAlive(ctx workflow.Context, cancel func()) {
 	}
 }
 
-func (d *deliveries) beatOptions(ctx workflow.Context, i int) workflow.Context {
+func (d *deliveries) beatOptions(i int) workflow.ActivityOptions {
 	callback := d.o.Callbacks[i]
-	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		ActivityID: HeartbeatID(i),
+	return workflow.ActivityOptions{
 		// The beat of a worker that died is missed, and repeated while the caller still has patience.
 		StartToCloseTimeout: min(time.Duration(callback.Heartbeat), bridge.AttemptTimeout),
 		RetryPolicy:         &temporal.RetryPolicy{InitialInterval: 100 * time.Millisecond, BackoffCoefficient: 1},
 		Summary:             "heartbeat " + callback.Target,
 		Priority:            d.o.priority(),
-	})
+	}
 }
 
 // undelivered are the targets of the callbacks that were given up, each once.

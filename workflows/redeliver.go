@@ -28,10 +28,9 @@ func RedeliverCallback(ctx workflow.Context, callback int, delivery activities.D
 	delivery.Unchecked = false // a target that is not configured here is now for an operator to mend
 	var outcome bellhop.Outcome
 	_ = json.Unmarshal(delivery.Outcome, &outcome) //nolint:errcheck // it is an outcome; without a tenant fairness has no key
-	options := deliverOptions(callback, delivery, temporal.Priority{FairnessKey: bellhop.SoundName(outcome.TenantID)})
+	options := deliverOptions(delivery, temporal.Priority{FairnessKey: bellhop.SoundName(outcome.TenantID)})
 	options.ScheduleToCloseTimeout = time.Duration(delivery.Callback.Deadline)
-	var receipt bellhop.Receipt
-	err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), acts.Deliver, delivery).Get(ctx, &receipt)
+	receipt, err := performDelivery(ctx, newSteps(ctx, secondRules(ctx)), callback, options, delivery)
 	if err != nil {
 		receipt = bellhop.Receipt{
 			Target: delivery.Callback.Target, State: bellhop.ReceiptUndeliverable, CallbackID: delivery.CallbackID,
