@@ -140,6 +140,7 @@ func dial(ctx context.Context, options client.Options, within time.Duration, log
 
 func newWorker(connection client.Client, config Config, made *parts, ops *operations.Client, fail func(error)) worker.Worker {
 	worker.SetStickyWorkflowCacheSize(config.Limits.CachedWorkflows)
+	worker.SetBinaryChecksum(workflows.Build + "/" + version) // by which its histories say by which rules they were begun
 	options := worker.Options{
 		MaxConcurrentActivityExecutionSize:     config.Limits.Activities,
 		MaxConcurrentWorkflowTaskExecutionSize: config.Limits.WorkflowTasks,

@@ -24,6 +24,9 @@ type deliveries struct {
 	callers []caller
 	// open counts the deliveries under way.
 	open int
+	// asked is how much was asked of Temporal since the last pause, in bytes, and pause the one under way.
+	asked int
+	pause workflow.Future
 }
 
 // caller is who asked for one callback.
@@ -95,7 +98,7 @@ func (d *deliveries) ring(ctx workflow.Context, state bellhop.State) {
 				panic(fmt.Sprintf("encode outcome: %s", err)) // fails the workflow task, visibly; it holds no such type
 			}
 		}
-		d.start(ctx, i, activities.Delivery{
+		delivery := activities.Delivery{
 			Callback:   callback,
 			CallbackID: d.o.status.CallbackID,
 			Event:      d.o.status.Event,
@@ -103,8 +106,37 @@ func (d *deliveries) ring(ctx workflow.Context, state bellhop.State) {
 			Outcome:    frozen,
 			ReachedAt:  workflow.Now(ctx).UTC(),
 			Unchecked:  !d.o.checked,
-		})
+		}
+		if d.o.second {
+			delivery.RequestedAt = d.o.RequestedAt
+		}
+		d.start(ctx, i, delivery)
 	}
+}
+
+// maxAsked is how many bytes of deliveries are asked of Temporal at once. It takes 4 MiB in one message, and ends a
+// workflow that asks for more.
+const maxAsked = 3 << 19
+
+// portionPause is long enough for what was asked for to have been sent.
+const portionPause = 10 * time.Millisecond
+
+// takeTurn waits until a delivery of a size can be asked for without its workflow task becoming too large.
+func (d *deliveries) takeTurn(ctx workflow.Context, size int) {
+	if !d.o.second {
+		return
+	}
+	for d.asked > 0 && d.asked+size > maxAsked {
+		if d.pause == nil {
+			d.pause = workflow.NewTimerWithOptions(ctx, portionPause, workflow.TimerOptions{Summary: "next portion of callbacks"})
+		}
+		pause := d.pause
+		_ = pause.Get(ctx, nil) //nolint:errcheck // nobody cancels it
+		if d.pause == pause {
+			d.pause, d.asked = nil, 0
+		}
+	}
+	d.asked += size
 }
 
 func (d *deliveries) start(ctx workflow.Context, i int, delivery activities.Delivery) {
@@ -128,6 +160,7 @@ func (d *deliveries) start(ctx workflow.Context, i int, delivery activities.Deli
 }
 
 func (d *deliveries) deliver(ctx workflow.Context, i int, delivery activities.Delivery) {
+	d.takeTurn(ctx, len(delivery.Outcome)+len(delivery.Callback.Address))
 	receipt := &d.o.status.Callbacks[i]
 	*receipt = bellhop.Receipt{Target: receipt.Target, State: bellhop.ReceiptDelivering, CallbackID: delivery.CallbackID}
 	options := deliverOptions(delivery, d.o.priority())
