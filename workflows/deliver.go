@@ -230,7 +230,7 @@ func (d *deliveries) keepAlive(ctx workflow.Context, cancel func()) {
 		workflow.Go(beating, func(ctx workflow.Context) {
 			name := HeartbeatID(i)
 			abandoned, err := perform(ctx, d.o.steps, step{
-				name: name, old: name, kind: "heartbeat", options: d.beatOptions(i), activity: acts.Heartbeat, args: once(callback),
+				name: name, old: name, kind: "heartbeat", queue: QueueHeartbeats, options: d.beatOptions(i), activity: acts.Heartbeat, args: once(callback),
 			}, func(a activities.Abandoned) bool { return a.Reason != "" })
 			if err != nil {
 				return // the callback is settled; beats that fail are repeated for ever

@@ -273,7 +273,7 @@ const maxAsk = 15 * time.Minute
 
 func (o *operation) askOnce(ctx workflow.Context, name string, ask any, op bellhop.Operation, within time.Duration) (activities.Answer, error) {
 	return perform(ctx, o.steps, step{
-		name: name, kind: string(o.aim), options: o.askOptions(within), activity: ask, args: once(op),
+		name: name, kind: string(o.aim), queue: QueueAsks, options: o.askOptions(within), activity: ask, args: once(op),
 	}, func(answer activities.Answer) bool { return fitsObservation(o.ID, answer.Observation) })
 }
 
@@ -353,7 +353,7 @@ func (o *operation) look(ctx workflow.Context) *ending {
 	defer func() { o.looking-- }()
 	aim := o.aim
 	seen, err := perform(ctx, o.steps, step{
-		name: "observe", kind: "observe", options: o.lookOptions(), activity: acts.Observe, args: once(o.observable()),
+		name: "observe", kind: "observe", queue: QueueLooks, options: o.lookOptions(), activity: acts.Observe, args: once(o.observable()),
 	}, func(seen bellhop.Observation) bool { return fitsObservation(o.ID, seen) })
 	if temporal.IsCanceledError(err) {
 		return &ending{state: bellhop.Cancelled}

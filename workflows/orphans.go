@@ -17,7 +17,7 @@ const orphansWithin = 10 * time.Minute
 // the workers know the providers, and whoever asks knows Temporal.
 func ReportOrphans(ctx workflow.Context, provider string) (bellhop.OrphanReport, error) {
 	return perform(ctx, newSteps(ctx, secondRules(ctx)), step{
-		name: "report-orphans", kind: "orphans", activity: acts.ReportOrphans, args: once(provider),
+		name: "report-orphans", kind: "orphans", queue: QueueLooks, activity: acts.ReportOrphans, args: once(provider),
 		fails: []string{activities.ErrorNotConfigured},
 		options: workflow.ActivityOptions{
 			ScheduleToCloseTimeout: orphansWithin,

@@ -82,7 +82,9 @@ type step struct {
 	// name is the beginning of its id, old its id by the first rules.
 	name, old string
 	// kind is how metrics call it.
-	kind     string
+	kind string
+	// queue is the task queue of its kind of activities; empty for the workflow's own.
+	queue    string
 	options  workflow.ActivityOptions
 	activity any
 	// args are asked for at each repetition, of which again tells.
@@ -99,6 +101,9 @@ const maxPause = time.Minute
 func perform[R any](ctx workflow.Context, s *steps, do step, fits func(R) bool) (R, error) {
 	began := workflow.Now(ctx)
 	within := do.options.ScheduleToCloseTimeout
+	if do.queue != "" {
+		do.options.TaskQueue = Queue(workflow.GetInfo(ctx).TaskQueueName, do.queue)
+	}
 	for forged := 0; ; forged++ {
 		do.options.ActivityID = s.id(ctx, do.name, do.old, forged)
 		var result R

@@ -28,7 +28,7 @@ const watchRun = 24 * time.Hour
 func WatchProvider(ctx workflow.Context, provider string) error {
 	workflow.SetCurrentDetails(ctx, fmt.Sprintf("Watches `%s` and wakes up the operations that wait for it.", provider))
 	_, err := perform(ctx, newSteps(ctx, secondRules(ctx)), step{
-		name: "watch", kind: "watch", activity: acts.Watch, args: once(provider, watchRun),
+		name: "watch", kind: "watch", queue: QueueWatches, activity: acts.Watch, args: once(provider, watchRun),
 		options: workflow.ActivityOptions{
 			StartToCloseTimeout: watchRun + time.Hour,
 			HeartbeatTimeout:    activities.HeartbeatTimeout,
