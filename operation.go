@@ -10,22 +10,6 @@ import (
 	"time"
 )
 
-// Limits of an operation. They keep an outcome well below what the narrowest engine carries (256 KiB for Step
-// Functions), so that nothing that was accepted turns out to be undeliverable for its size.
-const (
-	// MaxOperationBytes is how large an operation may be as JSON.
-	MaxOperationBytes = 256 << 10
-	// MaxMetadataBytes is how much metadata an operation may carry, keys and values together.
-	MaxMetadataBytes = 16 << 10
-	// MaxCallbacks is how many callbacks an operation may ask for.
-	MaxCallbacks = 16
-	// MaxReplicas is how many replicas an operation may ask for.
-	MaxReplicas = 1000
-	// MinTimeout and MaxTimeout bound the time an operation may take.
-	MinTimeout = time.Second
-	MaxTimeout = 7 * 24 * time.Hour
-)
-
 // Operation is what to do: a verb, applied to one resource of one tenant at one provider.
 //
 // Its id is the id of the workflow that carries it out, so Temporal's own uniqueness keeps it from running twice.
