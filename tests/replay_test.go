@@ -641,7 +641,9 @@ func (r *recorder) play(s scenario) string {
 		rung, err := r.ops.Redeliver(r.ctx, id, "")
 		r.must(err)
 		require.Len(r, rung, 1)
-		id = workflows.RedeliverID(id, 0, bellhop.Succeeded)
+		report, err := r.ops.Status(r.ctx, id)
+		r.must(err)
+		id = workflows.RedeliverID(id, report.RequestedAt, 0, bellhop.Succeeded)
 		r.closes(id)
 	}
 	return id

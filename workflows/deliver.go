@@ -80,6 +80,9 @@ func Beaten(activityID string) (callback int, ok bool) {
 // ring tells everybody who asked for state. The outcome is frozen here: every attempt sends these bytes.
 func (d *deliveries) ring(ctx workflow.Context, state bellhop.State) {
 	var frozen json.RawMessage
+	if state.Terminal() && d.o.second {
+		frozen = d.freeze() // also where nobody is called back: it is the workflow's result
+	}
 	for i, callback := range d.o.Callbacks {
 		c := &d.callers[i]
 		c.concluded = state.Terminal()
@@ -93,10 +96,7 @@ func (d *deliveries) ring(ctx workflow.Context, state bellhop.State) {
 			continue
 		}
 		if frozen == nil {
-			var err error
-			if frozen, err = json.Marshal(d.o.status.Outcome); err != nil {
-				panic(fmt.Sprintf("encode outcome: %s", err)) // fails the workflow task, visibly; it holds no such type
-			}
+			frozen = d.freeze()
 		}
 		delivery := activities.Delivery{
 			Callback:   callback,
@@ -112,6 +112,23 @@ func (d *deliveries) ring(ctx workflow.Context, state bellhop.State) {
 		}
 		d.start(ctx, i, delivery)
 	}
+}
+
+// freeze encodes the outcome. One that is too large for some engine is cut for all of them, for the status and for the
+// workflow's result: what is told is the same everywhere. One that cannot be cut, since it is the operation's own names
+// that are too long, is told as it is.
+func (d *deliveries) freeze() json.RawMessage {
+	if d.o.second {
+		if bounded, frozen, err := bellhop.BoundOutcome(d.o.status.Outcome); err == nil {
+			d.o.status.Outcome = bounded
+			return frozen
+		}
+	}
+	frozen, err := json.Marshal(d.o.status.Outcome)
+	if err != nil {
+		panic(fmt.Sprintf("encode outcome: %s", err)) // fails the workflow task, visibly; it holds no such type
+	}
+	return frozen
 }
 
 // maxAsked is how many bytes of deliveries are asked of Temporal at once. It takes 4 MiB in one message, and ends a

@@ -2,6 +2,7 @@ package workflows
 
 import (
 	"encoding/json"
+	"strconv"
 	"time"
 
 	"go.temporal.io/sdk/temporal"
@@ -13,8 +14,14 @@ import (
 )
 
 // RedeliverID is the id of the workflow that rings a caller again after the operation has given its callback up. There is
-// one for each callback and state, so a delivery that is under way is never doubled.
-func RedeliverID(operationID string, callback int, state bellhop.State) string {
+// one for each callback and state of an operation, which its id and the time of its request name: a delivery that is under
+// way is never doubled, and one of an earlier operation under the same id is not in the way.
+func RedeliverID(operationID string, requestedAt time.Time, callback int, state bellhop.State) string {
+	return own.RedeliverPrefix + operationID + "/" + strconv.FormatInt(requestedAt.UnixNano(), 36) + "/" + ActivityID(callback, state)
+}
+
+// OldRedeliverID is the id that the first version gave it.
+func OldRedeliverID(operationID string, callback int, state bellhop.State) string {
 	return own.RedeliverPrefix + operationID + "/" + ActivityID(callback, state)
 }
 
