@@ -183,11 +183,11 @@ func cutStart(text string, limit int) string {
 	return mark + text[start:]
 }
 
-func cleanEvidence(evidence map[string]string, secrets []string) map[string]string {
+func cleanEvidence(evidence map[string]string, scrubber *Scrubber) map[string]string {
 	clean := make(map[string]string, len(evidence))
 	room := maxEvidenceTotal
 	for _, name := range sortedKeys(evidence) {
-		value := cutStart(Scrub(evidence[name], secrets), maxEvidence)
+		value := cutStart(scrubber.Scrub(evidence[name]), maxEvidence)
 		if room -= len(name) + len(value); room < 0 {
 			clean["more"] = "there was more evidence than an outcome can carry"
 			break

@@ -222,7 +222,7 @@ func (a *Activities) call(ctx context.Context, op bellhop.Operation, name string
 		metrics.Timer("bellhop_provider_call_duration").Record(time.Since(began))
 	}()
 	if err == nil {
-		return observation, nil
+		return bellhop.BoundObservation(observation, bellhop.MaxObservationBytes), nil
 	}
 	if ctx.Err() != nil { // cancelled, or this worker is stopping
 		result = "cancelled"
@@ -245,7 +245,7 @@ func (a *Activities) call(ctx context.Context, op bellhop.Operation, name string
 	}
 	observation.Phase = bellhop.PhaseFailed
 	observation.Failure = failure
-	return observation, nil
+	return bellhop.BoundObservation(observation, bellhop.MaxObservationBytes), nil
 }
 
 // guarded turns a panic of a provider into an error of bellhop's own. Left to the SDK it would be tried again until the

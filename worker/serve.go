@@ -28,6 +28,9 @@ import (
 // serve works until ctx ends.
 func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) error {
 	logger := newLogger(config.Log, stderr)
+	for _, note := range config.notes() {
+		logger.Warn(note)
+	}
 	telemetry, err := startTelemetry(ctx, config)
 	if err != nil {
 		return err
@@ -227,18 +230,15 @@ func (p *parts) connectTargets(own client.Client, namespace string, logger *slog
 	var errs []error
 	for name, entry := range p.temporal {
 		connection, in := own, namespace
-		if entry.Profile != "" {
-			options, err := envconfig.LoadClientOptions(envconfig.LoadClientOptionsRequest{
-				ConfigFileProfile: entry.Profile,
-				DisableEnv:        true, // TEMPORAL_ADDRESS and the rest are the worker's own connection
-			})
-			if err != nil {
-				errs = append(errs, usageError{fmt.Errorf("read profile %s of target %s: %w", entry.Profile, name, err)})
-				continue
-			}
+		options, err := entry.connection()
+		if err != nil {
+			errs = append(errs, usageError{fmt.Errorf("connect target %s: %w", name, err)})
+			continue
+		}
+		if options != nil {
 			options.Logger = log.NewStructuredLogger(logger)
 			// Lazily: a target that is down must not keep the worker from working.
-			if connection, err = client.NewLazyClient(options); err != nil {
+			if connection, err = client.NewLazyClient(*options); err != nil {
 				errs = append(errs, usageError{fmt.Errorf("connect target %s: %w", name, err)})
 				continue
 			}
