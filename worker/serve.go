@@ -56,6 +56,9 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 		namespace = client.DefaultNamespace
 	}
 	ops := operations.New(connection, namespace, config.TaskQueue)
+	policy := config.policy()
+	ops.Govern(policy)
+	config.warnOfSharedIDs(policy, logger)
 	if err := ops.EnsureSearchAttributes(ctx); err != nil {
 		return err
 	}
@@ -88,7 +91,7 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 		return err
 	}
 	defer running.stop()
-	stopAPI, address, err := serveAPI(config, ops, telemetry, logger, fail)
+	stopAPI, address, err := serveAPI(config, ops, policy, telemetry, logger, fail)
 	if err != nil {
 		return err
 	}
@@ -272,7 +275,7 @@ func (p *parts) pollActivities(ctx context.Context, config Config, ops bridge.Op
 	ctx, stop := context.WithCancel(ctx)
 	var polling sync.WaitGroup
 	for _, poller := range p.pollers {
-		poller.Start, poller.Drain, poller.Log = ops.Start, time.Duration(config.Drain), logger
+		poller.Start, poller.MakeID, poller.Drain, poller.Log = ops.Start, ops.MakeID, time.Duration(config.Drain), logger
 		polling.Go(func() { poller.Run(ctx) })
 	}
 	return func() {
