@@ -142,6 +142,7 @@ func (t *Target) Deliver(ctx context.Context, _ json.RawMessage, m bridge.Messag
 	if err != nil {
 		return bridge.Result{Verdict: bridge.Blocked, Err: fmt.Errorf("read the keys: %w", err)}
 	}
+	ctx, sent := bridge.Sending(ctx)
 	request, body, err := t.request(ctx, m)
 	if err != nil {
 		return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
@@ -165,7 +166,7 @@ func (t *Target) Deliver(ctx context.Context, _ json.RawMessage, m bridge.Messag
 		if errors.Is(err, ssrf.ErrProhibitedIP) {
 			return bridge.Result{Verdict: bridge.Blocked, Err: fmt.Errorf("%w; if it is meant, put it into the target's allow", err)}
 		}
-		return bridge.Result{Verdict: bridge.Retry, Unknown: bridge.Sent(err), Err: err}
+		return bridge.Result{Verdict: bridge.Retry, Unknown: sent(), Err: err}
 	}
 	defer response.Body.Close() //nolint:errcheck // what matters was read
 	return classify(response, t.secrets)
