@@ -31,7 +31,9 @@ const (
 // ways are all ways to call at an address of each form.
 func ways(s *stage) map[string]func(context.Context, json.RawMessage) bridge.Result {
 	told := func(state bellhop.State) func(context.Context, json.RawMessage) bridge.Result {
-		return func(ctx context.Context, address json.RawMessage) bridge.Result { return s.Deliver(ctx, address, message(state)) }
+		return func(ctx context.Context, address json.RawMessage) bridge.Result {
+			return s.Deliver(ctx, address, message(state))
+		}
 	}
 	return map[string]func(context.Context, json.RawMessage) bridge.Result{
 		"succeeded": told(bellhop.Succeeded), "failed": told(bellhop.Failed), "heartbeat": s.Heartbeat,

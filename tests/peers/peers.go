@@ -186,6 +186,11 @@ func StartWorker(ctx context.Context, temporal, config string, env ...string) (*
 	if err != nil {
 		return nil, err
 	}
+	return StartWorkerAt(ctx, path, temporal, config, env...)
+}
+
+// StartWorkerAt is StartWorker with a binary that was built elsewhere, such as one of an earlier version.
+func StartWorkerAt(ctx context.Context, path, temporal, config string, env ...string) (worker *Worker, err error) {
 	args := []string{"--listen", "127.0.0.1:0"}
 	if config != "" {
 		file, err := os.CreateTemp("", "bellhop-worker-*.yaml")
@@ -203,7 +208,7 @@ func StartWorker(ctx context.Context, temporal, config string, env ...string) (*
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
-	worker := &Worker{}
+	worker = &Worker{}
 	worker.Process, err = Start(ctx, path, args, append([]string{"TEMPORAL_ADDRESS=" + temporal}, env...), func(line string) bool {
 		found := listening.FindStringSubmatch(line)
 		if found != nil {
