@@ -108,7 +108,8 @@ func TestCheck_OnlyWhatTheOperatorAllows(t *testing.T) {
 		{"the registry's credentials by another key", Config{Namespace: own, Secrets: []string{"*"}, ImagePullSecrets: pull}, "regcred/config", registry},
 		{
 			"the registry's credentials, although the operator names them",
-			Config{Namespace: own, Secrets: []string{"regcred/.dockerconfigjson"}, ImagePullSecrets: pull}, "regcred/.dockerconfigjson", registry,
+			Config{Namespace: own, Secrets: []string{"regcred/.dockerconfigjson"}, ImagePullSecrets: pull},
+			"regcred/.dockerconfigjson", registry,
 		},
 		{"a secret that is called like them", Config{Namespace: own, Secrets: []string{"*"}, ImagePullSecrets: pull}, "regcred2/x", ""},
 		{"other registry credentials", Config{Namespace: own, Secrets: []string{"*"}}, "x/.dockerconfigjson", credential},
