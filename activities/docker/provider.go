@@ -157,7 +157,7 @@ func (p *Provider) failed(ctx context.Context, op bellhop.Operation, failure *be
 	}
 	observation.Phase = bellhop.PhaseFailed
 	observation.Failure = failure.Clean(secretsOf(envList(op.Spec.Env)))
-	observation.Progress = bellhop.Progress{Message: failure.Message, Desired: op.Spec.Replicas}
+	observation.Progress = bellhop.Progress{Message: observation.Failure.Message, Desired: op.Spec.Replicas}
 	return observation
 }
 

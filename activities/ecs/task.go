@@ -303,7 +303,7 @@ func (p *Provider) judgeTasks(ctx context.Context, c *clients, of bellhop.Genera
 		slices.SortFunc(bad, byEnd)
 		failure := bellhop.Fail(codeOfTask(bad[0]), "task %s ended badly: %s", lastPart(aws.ToString(bad[0].TaskArn)), reasonOf(bad[0]))
 		seen.Phase, seen.Failure = bellhop.PhaseFailed, p.evidence(ctx, c, failure, id.key, bad)
-		seen.Progress.Message = failure.Message
+		seen.Progress.Message = seen.Failure.Message
 	case seen.Progress.Ready == seen.Progress.Desired:
 		seen.Phase = bellhop.PhaseReady
 	}

@@ -155,7 +155,7 @@ func (p *Provider) failed(op bellhop.Operation, there standing, failure *bellhop
 	observation := there.observation(op.Generation())
 	observation.Phase = bellhop.PhaseFailed
 	observation.Failure = failure.Clean(op.Secrets())
-	observation.Progress = bellhop.Progress{Message: failure.Message, Desired: op.Spec.Replicas}
+	observation.Progress = bellhop.Progress{Message: observation.Failure.Message, Desired: op.Spec.Replicas}
 	return observation
 }
 
