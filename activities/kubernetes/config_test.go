@@ -177,7 +177,7 @@ func TestNamesAreApart(t *testing.T) {
 	p := &Provider{config: Config{Namespace: DefaultNamespace}}
 	hashed := strings.TrimPrefix(p.namespaceOf("ACME"), "bellhop-")
 	tenants := []string{
-		"acme", "ACME", "Acme", "ac.me", "ac-me", "ac_me", "a", hashed, strings.Repeat("a", 30), strings.Repeat("a", 31), strings.Repeat("a", 63),
+		"acme", "ACME", "Acme", "ac.me", "ac-me", "ac_me", "a", "A.b", "a.b", "a-b", "A-b", hashed, "kube-system", "x" + hashed, strings.Repeat("a", 30), strings.Repeat("a", 31), strings.Repeat("a", 63),
 		strings.Repeat("9", 63), "a." + strings.Repeat("-", 20) + "b",
 	}
 	seen := map[string]string{}
