@@ -36,7 +36,7 @@ func toLeakedActivity(activityType, script, more string) forge {
 }
 
 // failing has the rival's operation fail, which fails the activity that it addresses.
-const failing = `{"fail": {"code": "CAPACITY_UNAVAILABLE", "at": "ask"}}`
+const failing = `{"fail": {"code": "INVALID_SPEC", "at": "ask"}}`
 
 // bruteForce tries many ids, 16 an operation.
 func bruteForce(ids []string) forge {

@@ -216,7 +216,7 @@ func (a answer) status() bellhop.Status {
 
 // ask calls the API of a worker.
 func ask(ctx context.Context, w *peers.Worker, token, method, path, body string) (answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*soon)
+	ctx, cancel := context.WithTimeout(ctx, soon)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, method, "http://"+w.API+path, strings.NewReader(body))
 	if err != nil {

@@ -210,3 +210,7 @@ func endsWatchForGood(try forge) func(h *harness) (bool, string) {
 		return false, "the watch goes on; the server said: " + told
 	}
 }
+
+func execution(id string) *commonpb.WorkflowExecution {
+	return &commonpb.WorkflowExecution{WorkflowId: id}
+}
