@@ -253,7 +253,10 @@ func (h *harness) id(tenant string) string {
 
 // order is an operation as the body of a request; more are further fields.
 func order(id, tenant, script, more string) string {
-	_, resource, _ := strings.Cut(id, ":")
+	_, resource, ok := strings.Cut(id, ":")
+	if !ok {
+		resource = id
+	}
 	if more != "" {
 		more = ", " + more
 	}
@@ -565,6 +568,7 @@ func listens(ctx workflow.Context) error {
 			got = append(got, string(body))
 		})
 	}
+	selector.AddReceive(ctx.Done(), func(workflow.ReceiveChannel, bool) {})
 	for ctx.Err() == nil {
 		selector.Select(ctx)
 	}
