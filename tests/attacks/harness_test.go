@@ -64,6 +64,9 @@ type stage struct {
 
 	mu     sync.Mutex
 	fleets map[string]*peers.Worker
+
+	registering sync.Mutex
+	restate     *peers.Restate
 }
 
 // harness is the stage as one attack has it.

@@ -41,24 +41,24 @@ func operatorAttacks() []attack {
 		{name: "open-operations-at-once", finding: "M8", reason: "one tenant has as much as it likes", run: opens(true), alone: true},
 		{name: "requests-at-once", finding: "M8", reason: "one tenant's requests keep others' waiting", run: requests, alone: true},
 
-		{name: "metrics-of-targets", finding: "M1", reason: "series are invented, and alerts go blind", run: invents(func(h *harness) {
+		{name: "metrics-of-targets", finding: "M1", reason: "series are invented, and alerts go blind", run: invents("target", func(h *harness) {
 			var callbacks []string
 			for i := range 16 {
-				callbacks = append(callbacks, callback(fmt.Sprintf("invented-%d", i), `{"workflow_id": "x"}`, ""))
+				callbacks = append(callbacks, callback(fmt.Sprintf("invented-target-%d", i), `{"workflow_id": "x"}`, ""))
 			}
 			h.strike(`{}`, callbacks...)
 		})},
-		{name: "metrics-of-heartbeats", finding: "M1", reason: "series are invented, and alerts go blind", run: invents(func(h *harness) {
+		{name: "metrics-of-heartbeats", finding: "M1", reason: "series are invented, and alerts go blind", run: invents("beat", func(h *harness) {
 			h.strike(`{"ready_after": "3s"}`, callback("invented-beat", `{"workflow_id": "x", "activity_id": "y"}`, `"heartbeat": "1s"`))
 		})},
-		{name: "metrics-of-providers", finding: "M1", reason: "series are invented, and alerts go blind", run: invents(func(h *harness) {
+		{name: "metrics-of-providers", finding: "M1", reason: "series are invented, and alerts go blind", run: invents("provider", func(h *harness) {
 			id := h.id("rival")
 			got := h.as(rival, "POST", "/v1/operations", fields(id, "rival", map[string]string{"provider": `"invented-provider"`}))
 			if got.code == http.StatusAccepted {
 				h.ended(id)
 			}
 		})},
-		{name: "metrics-of-workflows", finding: "M1", reason: "series are invented, and alerts go blind", run: invents(func(h *harness) {
+		{name: "metrics-of-workflows", finding: "M1", reason: "series are invented, and alerts go blind", run: invents("directly", func(h *harness) {
 			id := h.id("rival")
 			_, err := h.client.ExecuteWorkflow(h.ctx, client.StartWorkflowOptions{ID: id, TaskQueue: "bellhop"}, "ProvisionCompute",
 				rawOrder(fields(id, "rival", map[string]string{"provider": `"invented-directly"`, "callbacks": `[{"target": "invented-directly", "address": {"workflow_id": "x"}}]`})))
@@ -66,7 +66,7 @@ func operatorAttacks() []attack {
 			h.ended(id)
 			h.within(notice, func() bool { return h.status(id).Callbacks[0].State.Settled() })
 		})},
-		{name: "metrics-of-methods", finding: "M1", reason: "series are invented, and alerts go blind", run: invents(func(h *harness) {
+		{name: "metrics-of-methods", finding: "M1", reason: "series are invented, and alerts go blind", run: invents("path", func(h *harness) {
 			h.as(rival, "INVENTED", "/v1/operations/invented-path", "")
 			h.as(rival, "GET", "/invented-path/x", "")
 			h.as(rival, "INVENTED", "/invented-path/y", "")
@@ -132,8 +132,10 @@ func starves(what string) func(h *harness) (bool, string) {
 		const patience = 12 * time.Second
 		switch what {
 		case "ask":
+			id := h.id("victim")
+			h.must(started(ask(h.ctx, w, victim, "POST", "/v1/operations", order(id, "victim", `{}`, ""))))
 			ok := h.within(patience, func() bool {
-				return h.at(w, victim, "GET", "/v1/operations/"+running+"?refresh=false", "").status().State == bellhop.Running
+				return h.at(w, victim, "GET", "/v1/operations/"+id+"?refresh=false", "").status().State == bellhop.Succeeded
 			})
 			return !ok, fmt.Sprintf("within %s the victim's ask was made: %t", patience, ok)
 		case "delivery":
@@ -267,13 +269,13 @@ func requests(h *harness) (bool, string) {
 }
 
 // invents looks for names of the rival's in the metrics.
-func invents(do func(h *harness)) func(h *harness) (bool, string) {
+func invents(what string, do func(h *harness)) func(h *harness) (bool, string) {
 	return func(h *harness) (bool, string) {
 		do(h)
 		var found string
 		h.within(notice, func() bool {
 			for _, line := range strings.Split(h.metrics(h.worker), "\n") {
-				if strings.Contains(strings.ToLower(line), "invented") {
+				if strings.Contains(line, "invented-"+what) || what == "path" && strings.Contains(line, "INVENTED") {
 					found = line
 				}
 			}
