@@ -157,20 +157,36 @@ func untold(past memory, attempt int32) int {
 }
 
 func (a *Activities) attempt(ctx context.Context, d Delivery) bridge.Result {
-	target, ok := a.Targets[d.Callback.Target]
-	if !ok {
-		err := fmt.Errorf("target %q is not configured at this worker; configured are %s", d.Callback.Target, names(a.Targets))
-		if d.Unchecked {
-			return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
-		}
-		return bridge.Result{Verdict: bridge.Blocked, Err: err}
-	}
+	since := activity.GetInfo(ctx).ScheduledTime
+	var outcome bellhop.Outcome
 	if d.Unchecked {
-		var outcome bellhop.Outcome
-		if err := json.Unmarshal(d.Outcome, &outcome); err != nil || !bridge.Serves(target, outcome.TenantID) {
-			err = fmt.Errorf("target %q is not for tenant %q", d.Callback.Target, outcome.TenantID)
-			return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
+		if err := json.Unmarshal(d.Outcome, &outcome); err != nil {
+			return bridge.Result{Verdict: bridge.Undeliverable, Err: fmt.Errorf("read the outcome: %w", err)}
 		}
+		if outcome.FinishedAt.Sub(outcome.StartedAt) >= elsewhereAfter {
+			since = time.Time{} // the operation itself has been sent on to the other workers
+		}
+	}
+	elsewhere := a.mayBeElsewhereSince(ctx, since, time.Duration(d.Callback.Deadline))
+	target, ok := a.Targets[d.Callback.Target]
+	switch {
+	case !ok:
+		err := fmt.Errorf("target %q is not configured at this worker; configured are %s", d.Callback.Target, names(a.Targets))
+		switch {
+		case elsewhere:
+			return sentOn(err)
+		case d.Unchecked:
+			return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
+		default:
+			return bridge.Result{Verdict: bridge.Blocked, Err: err}
+		}
+	case d.Unchecked && !bridge.Serves(target, outcome.TenantID):
+		err := fmt.Errorf("target %q is not for tenant %q", d.Callback.Target, outcome.TenantID)
+		if elsewhere {
+			return sentOn(err)
+		}
+		return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
+	case d.Unchecked:
 		if err := target.Check(d.Callback); err != nil {
 			return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
 		}
@@ -186,6 +202,14 @@ func (a *Activities) attempt(ctx context.Context, d Delivery) bridge.Result {
 		Body:      d.Outcome,
 	})
 }
+
+// sentOn is the result of a delivery that this worker is not configured for and another one may be.
+func sentOn(err error) bridge.Result {
+	return bridge.Result{Verdict: bridge.Untried, Err: elsewhereError{err}}
+}
+
+// elsewhereError marks the error of a delivery that is offered to all workers again, and soon.
+type elsewhereError struct{ error }
 
 // lastWord is how long before the callback's deadline an attempt ends: one that the deadline itself ends can leave
 // nothing, and would be missing in the receipt.
@@ -207,11 +231,13 @@ func again(ctx context.Context, result bridge.Result, past memory) error {
 	kind, tries := ErrorDelivering, past.Attempts
 	switch result.Verdict { //nolint:exhaustive // with the others it is not made again
 	case bridge.Untried:
-		tries = int(past.Ended)
+		if _, sentOn := errors.AsType[elsewhereError](result.Err); !sentOn {
+			tries = int(past.Ended)
+		}
 	case bridge.Blocked:
 		kind, tries = ErrorBlocked, maxDoublings
 	}
-	delay := min(FirstRetry<<min(tries-1, maxDoublings), MaxRetry)
+	delay := min(FirstRetry<<min(max(tries-1, 0), maxDoublings), MaxRetry)
 	least := min(result.RetryAfter, MaxRetryAfter)
 	return repeat(kind, past.LastError, max(delay*4/5, least), max(delay*6/5, least),
 		memory{FirstAttemptAt: past.FirstAttemptAt, Attempts: past.Attempts, Unknown: past.Unknown})

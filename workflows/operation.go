@@ -148,6 +148,7 @@ func (o *operation) see(ctx workflow.Context, seen bellhop.Observation) {
 	if !seen.ResourceIDs.IsZero() || seen.Phase == bellhop.PhaseGone && o.Verb != bellhop.Delete {
 		o.status.ResourceIDs = seen.ResourceIDs
 		o.status.Endpoints = seen.Endpoints
+		o.status.Truncated = seen.Truncated
 	}
 	if seen.Progress != (bellhop.Progress{}) {
 		o.status.Progress = seen.Progress
@@ -268,6 +269,7 @@ const maxAsk = 15 * time.Minute
 
 func (o *operation) askOptions(ctx workflow.Context, within time.Duration) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue:              Queue(workflow.GetInfo(ctx).TaskQueueName, QueueAsks),
 		ScheduleToCloseTimeout: within,
 		StartToCloseTimeout:    min(within, maxAsk),
 		HeartbeatTimeout:       activities.HeartbeatTimeout,
@@ -364,6 +366,7 @@ const lookWithin = time.Minute
 
 func (o *operation) lookOptions(ctx workflow.Context) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue:              Queue(workflow.GetInfo(ctx).TaskQueueName, QueueLooks),
 		ScheduleToCloseTimeout: lookWithin,
 		StartToCloseTimeout:    lookWithin / 2,
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: time.Second},
