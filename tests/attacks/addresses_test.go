@@ -83,7 +83,7 @@ func (h *harness) lost(k *hook, id, told string) (bool, string) {
 	}
 	k.unlock()
 	if !h.within(soon/2, func() bool {
-		h.as(victim, "POST", "/v1/operations/"+id+"/redeliver", "")
+		h.hasten(h.worker, id)
 		return k.arrived(id)
 	}) {
 		return true, "the victim's callback never arrived: " + h.as(victim, "GET", "/v1/operations/"+id, "").String()
@@ -94,7 +94,7 @@ func (h *harness) lost(k *hook, id, told string) (bool, string) {
 // spoilsAsk has the victim's provider take its time, and tries to answer in its stead.
 func spoilsAsk(try forge) func(h *harness) (bool, string) {
 	return func(h *harness) (bool, string) {
-		id := h.begin(`{"ask_takes": "8s"}`, "")
+		id := h.begin(`{"ask_takes": "8s", "ready_after": "10s"}`, "")
 		h.pending(id, "Provision")
 		told := try(h, id)
 		status := h.ended(id)
@@ -264,7 +264,7 @@ func losesRedelivery(activityID, how string) func(h *harness) (bool, string) {
 		})
 		again := ""
 		h.until("it is redelivered", func() bool {
-			h.as(victim, "POST", "/v1/operations/"+id+"/redeliver", "")
+			h.hasten(h.worker, id)
 			answer, err := h.client.ListWorkflow(h.ctx, listing(`WorkflowType = 'RedeliverCallback' AND ExecutionStatus = 'Running'`))
 			if err != nil {
 				return false

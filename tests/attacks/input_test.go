@@ -124,9 +124,8 @@ func (h *harness) measure(w *peers.Worker, do func()) cost {
 				over <- last
 				return
 			case <-time.After(5 * time.Millisecond):
-				if now := (cost{memory("VmHWM") - before, cpu() - began}); now.cpu >= 0 && now.memory >= 0 {
-					last = now
-				}
+				last.memory = max(last.memory, memory("VmHWM")-before)
+				last.cpu = max(last.cpu, cpu()-began)
 				if last.memory > atMost {
 					w.Kill()
 				}

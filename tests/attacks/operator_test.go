@@ -380,9 +380,10 @@ func neverSent(h *harness) (bool, string) {
 		return status.Callbacks[0]
 	}
 	h.until("an attempt found nobody at the address", func() bool { return receipt().LastError != "" })
+	h.Logf("%+v", receipt())
 	h.forward(address)
 	h.until("it is settled", func() bool {
-		h.at(w, victim, "POST", "/v1/operations/"+id+"/redeliver", "")
+		h.hasten(w, id)
 		return receipt().State.Settled()
 	})
 	return receipt().State != bellhop.ReceiptUndeliverable, fmt.Sprintf("%+v", receipt())
