@@ -294,7 +294,7 @@ func namesTarget(h *harness, directly bool) (bool, string) {
 	if directly {
 		id := h.id("rival")
 		_, err := h.client.ExecuteWorkflow(h.ctx, client.StartWorkflowOptions{ID: id, TaskQueue: "bellhop"}, "ProvisionCompute",
-			rawOrder(order(id, "rival", `{}`, `"callbacks": [`+back+`]`)))
+			rawOrder(order(id, "rival", `{}`, `"timeout": "5s", "callbacks": [`+back+`]`)))
 		h.must(err)
 		told = fmt.Sprint(h.ended(id).Error)
 		h.within(notice, func() bool { return h.status(id).Callbacks[0].State.Settled() })

@@ -91,13 +91,17 @@ const (
 	own       = "default"
 	victims   = "victims"
 	elsewhere = "elsewhere"
+	// quota and hoard have nothing in them but what attacks on limits start: a tenant's operations are counted by namespace.
+	quota = "quota"
+	hoard = "hoard"
 )
 
 func newStage(t *testing.T) *stage {
 	t.Helper()
 	s := &stage{
 		T: t, ctx: t.Context(), folder: t.TempDir(), fleets: map[string]*peers.Worker{},
-		server: peers.ServerFor(t, "--namespace", own, "--namespace", victims, "--namespace", elsewhere),
+		server: peers.ServerFor(t, "--namespace", own, "--namespace", victims, "--namespace", elsewhere,
+			"--namespace", quota, "--namespace", hoard),
 	}
 	var err error
 	s.client, err = client.DialContext(s.ctx, client.Options{HostPort: s.server.Address, Logger: quiet{}})
@@ -127,7 +131,7 @@ func hash(token string) string {
 const tenants = `tenants:
   default: {id_prefix: "{tenant}:"}
   named:
-    rival: {limits: {open_operations: 400, asks: 100, waits: 50}}
+    rival: {limits: {open_operations: 5000, asks: 100, waits: 50, requests: 500}}
 `
 
 // config is the worker's configuration: both tenants share bellhop's namespace, which is the worst that is allowed.
@@ -363,12 +367,14 @@ func (h *harness) strikeWith(script, more string, callbacks ...string) string {
 	if more != "" {
 		more += ", "
 	}
-	got := h.as(rival, "POST", "/v1/operations", order(id, "rival", script, more+`"callbacks": [`+strings.Join(callbacks, ", ")+`]`))
+	// A short timeout: what this worker is not configured for is tried elsewhere for as long.
+	got := h.as(rival, "POST", "/v1/operations", order(id, "rival", script, more+`"timeout": "8s", "callbacks": [`+strings.Join(callbacks, ", ")+`]`))
+	require.NotEqual(h, http.StatusTooManyRequests, got.code, "the attack was not tried: raise the rival's limits: %s", got)
 	if got.code != http.StatusAccepted {
 		return got.String()
 	}
 	var status bellhop.Status
-	h.within(12*time.Second, func() bool {
+	h.within(15*time.Second, func() bool {
 		status = h.status(id)
 		for _, receipt := range status.Callbacks {
 			if !receipt.State.Settled() && receipt.LastError == "" {

@@ -53,7 +53,7 @@ func operatorAttacks() []attack {
 		})},
 		{name: "metrics-of-providers", finding: "M1", reason: "series are invented, and alerts go blind", run: invents("provider", func(h *harness) {
 			id := h.id("rival")
-			got := h.as(rival, "POST", "/v1/operations", fields(id, "rival", map[string]string{"provider": `"invented-provider"`}))
+			got := h.as(rival, "POST", "/v1/operations", fields(id, "rival", map[string]string{"provider": `"invented-provider"`, "timeout": `"5s"`}))
 			if got.code == http.StatusAccepted {
 				h.ended(id)
 			}
@@ -61,7 +61,7 @@ func operatorAttacks() []attack {
 		{name: "metrics-of-workflows", finding: "M1", reason: "series are invented, and alerts go blind", run: invents("directly", func(h *harness) {
 			id := h.id("rival")
 			_, err := h.client.ExecuteWorkflow(h.ctx, client.StartWorkflowOptions{ID: id, TaskQueue: "bellhop"}, "ProvisionCompute",
-				rawOrder(fields(id, "rival", map[string]string{"provider": `"invented-directly"`, "callbacks": `[{"target": "invented-directly", "address": {"workflow_id": "x"}}]`})))
+				rawOrder(fields(id, "rival", map[string]string{"provider": `"invented-directly"`, "timeout": `"5s"`, "callbacks": `[{"target": "invented-directly", "address": {"workflow_id": "x"}}]`})))
 			h.must(err)
 			h.ended(id)
 			h.within(notice, func() bool { return h.status(id).Callbacks[0].State.Settled() })
@@ -98,7 +98,7 @@ var crowded sync.Map // by fleet, whether its asks are under way
 
 func starves(what string) func(h *harness) (bool, string) {
 	return func(h *harness) (bool, string) {
-		config := strings.Replace(h.fleetConfig("slow"), "limits: {open_operations: 400, asks: 100, waits: 50}", "limits: {asks: 4}", 1) +
+		config := strings.Replace(h.fleetConfig("slow"), "asks: 100", "asks: 4", 1) +
 			"limits: {activities: 24}\n" + fmt.Sprintf("targets:\n  temporal: {type: temporal}\n  hook: {type: webhook, url: '%s/%d', key_file: %s, allow: [127.0.0.0/8]}\n",
 			h.receiver.URL, hookTargets-1, h.keys) + api("")
 		h.mu.Lock()
@@ -204,11 +204,11 @@ func waitsForAll(h *harness) (bool, string) {
 func opens(atOnce bool) func(h *harness) (bool, string) {
 	return func(h *harness) (bool, string) {
 		const limit, more = 20, 60
-		name := "quota"
+		namespace := quota
 		if atOnce {
-			name = "quota-at-once"
+			namespace = hoard
 		}
-		w := h.work(strings.Replace(h.fleetConfig(name), "open_operations: 400", fmt.Sprintf("open_operations: %d", limit), 1) + api(""))
+		w := h.work(strings.Replace(h.fleetConfig(namespace), "open_operations: 5000", fmt.Sprintf("open_operations: %d", limit), 1)+api(""), "TEMPORAL_NAMESPACE="+namespace)
 		var accepted atomic.Int32
 		var last atomic.Value
 		start := func() {
@@ -236,6 +236,9 @@ func opens(atOnce bool) func(h *harness) (bool, string) {
 		id := h.id("victim")
 		got := h.at(w, victim, "POST", "/v1/operations", order(id, "victim", `{}`, ""))
 		how := fmt.Sprintf("of %d, with a limit of %d, %d were accepted; the last refusal: %v; the victim's: %d", more, limit, accepted.Load(), last.Load(), got.code)
+		if accepted.Load() < limit/2 {
+			h.Fatalf("the attack was not tried: %s", how)
+		}
 		return int(accepted.Load()) > 2*limit || got.code != http.StatusAccepted, how
 	}
 }

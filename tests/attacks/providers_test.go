@@ -75,6 +75,9 @@ func providerAttacks() []attack {
 	return list
 }
 
+// netRival is the id of the network that is the rival's.
+const netRival = "7e7a0000000000000000000000000000000000000000000000000000000000ff"
+
 // engine is a Docker engine as far as a provision goes, which notes the containers that it is asked to create.
 type engine struct {
 	*httptest.Server
@@ -101,8 +104,10 @@ func newEngine(h *harness) *engine {
 			say(http.StatusOK, "OK")
 		case strings.HasSuffix(path, "/version"), strings.HasSuffix(path, "/info"):
 			say(http.StatusOK, `{"ApiVersion": "1.44", "ID": "one"}`)
-		case strings.HasSuffix(path, "/containers/json"), strings.HasSuffix(path, "/networks"):
+		case strings.HasSuffix(path, "/containers/json"):
 			say(http.StatusOK, "[]")
+		case strings.HasSuffix(path, "/networks"):
+			say(http.StatusOK, `[{"Name": "net-rival", "Id": "`+netRival+`", "Driver": "bridge", "Scope": "local"}]`)
 		case strings.HasSuffix(path, "/events"):
 			w.WriteHeader(http.StatusOK)
 			if f, ok := w.(http.Flusher); ok {
@@ -155,7 +160,8 @@ func dockerJoins(h *harness) (bool, string) {
 	if !harm {
 		h.Fatalf("no container was asked for: %s", how)
 	}
-	return !e.asked(`"NetworkMode":"net-rival"`), "the container joins a network of the rival's own: " + fmt.Sprint(e.asked(`"NetworkMode":"net-rival"`))
+	its := e.asked(`"NetworkMode":"net-rival"`) || e.asked(`"NetworkMode":"`+netRival+`"`)
+	return !its, fmt.Sprintf("the container joins a network of the rival's own: %t", its)
 }
 
 // apart is a Docker engine and a provider's entry that keeps tenants on it apart.
