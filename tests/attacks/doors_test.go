@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -566,7 +567,9 @@ func injectsMarkdown(h *harness) (bool, string) {
 	var raw converter.RawValue
 	h.must(answer.Get(&raw))
 	h.must(json.Unmarshal(raw.Payload().GetData(), &metadata))
-	rendered := strings.Contains(strings.ReplaceAll(metadata.CurrentDetails, `\![`, ""), "![x](http") || strings.Contains(strings.ReplaceAll(metadata.CurrentDetails, `\<`, ""), "<img")
+	// What stands in a code span is shown as it is.
+	acting := regexp.MustCompile("`[^`]*`").ReplaceAllString(metadata.CurrentDetails, "")
+	rendered := strings.Contains(acting, "![x](http") || strings.Contains(acting, "<img") || strings.ContainsRune(metadata.CurrentDetails, '\x1b')
 	return rendered, fmt.Sprintf("%q", cut(metadata.CurrentDetails, 300))
 }
 

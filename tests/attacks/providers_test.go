@@ -124,7 +124,7 @@ func newEngine(h *harness) *engine {
 		case strings.HasSuffix(path, "/images/create"):
 			say(http.StatusOK, `{"status": "done"}`)
 		case strings.Contains(path, "/networks/") && r.Method == http.MethodGet:
-			say(http.StatusOK, `{"Name": "n", "Id": "0123456789ab", "Driver": "bridge", "Scope": "local"}`)
+			say(http.StatusOK, `{"Name": "net-rival", "Id": "`+netRival+`", "Driver": "bridge", "Scope": "local"}`)
 		default:
 			say(http.StatusNotFound, `{"message": "there is none"}`)
 		}
