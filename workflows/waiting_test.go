@@ -294,8 +294,8 @@ func TestStatusInEveryPhase(t *testing.T) {
 func TestDetails_OfATenantsOwnText(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		"![x](http://evil.invalid/x.png)":        "`![x](http://evil.invalid/x.png)`",
-		"a `code` ![x](http://evil.invalid)":     "`a 'code' ![x](http://evil.invalid)`",
+		"![x](http://evil.invalid/x.png)":       "`![x](http://evil.invalid/x.png)`",
+		"a `code` ![x](http://evil.invalid)":    "`a 'code' ![x](http://evil.invalid)`",
 		"<img src=x onerror=alert(1)>\n# title": "`<img src=x onerror=alert(1)> # title`",
 		"\x1b]0;owned\x07":                      "` ]0;owned `",
 	} {
