@@ -39,6 +39,7 @@ func TestScrub_FindsEveryForm(t *testing.T) {
 		"shortest":    "s3cr3t",
 		"quotes":      `pa"ss\wo'rd<&>`,
 		"white space": "correct horse\tbattery",
+		"plus and space": "correct+horse battery",
 		"not ASCII":   "pässwörd-🔑-ключ",
 		"binary":      "\x00\x01\xff\xfesecret\x80",
 		"URL":         "p@ss/w?rd+1=%41&x#y",
