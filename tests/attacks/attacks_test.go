@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 }
 
 func attacks() []attack {
-	return slices.Concat(addressAttacks(), tokenAttacks(), believedAttacks(), inputAttacks(), doorAttacks(), providerAttacks(), operatorAttacks(), restateAttacks())
+	return slices.Concat(addressAttacks(), tokenAttacks(), believedAttacks(), inputAttacks(), doorAttacks(), providerAttacks(), operatorAttacks(), restateAttacks(), codecAttacks())
 }
 
 // TestAttacks runs them all, counts and ends with one line.
