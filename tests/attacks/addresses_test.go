@@ -276,7 +276,7 @@ func losesRedelivery(activityID, how string) func(h *harness) (bool, string) {
 			}
 			return again != ""
 		})
-		told := ""
+		var told string
 		if how == "signal" {
 			told = h.strike(`{}`, callback("temporal", fmt.Sprintf(`{"workflow_id": %q}`, again), ""))
 			if n := h.signals(again); n > 0 {

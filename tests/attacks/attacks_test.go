@@ -30,6 +30,9 @@ type attack struct {
 	alone bool
 }
 
+// least is how many attacks there are at least.
+const least = 60
+
 // beside is how many attacks run at once. Most of them wait.
 const beside = 10
 
@@ -71,6 +74,9 @@ func TestAttacks(t *testing.T) {
 		if harm {
 			t.Errorf("the attack succeeded (%s: %s): %s", a.finding, a.reason, how)
 		}
+	}
+	if n := len(attacks()); n < least {
+		t.Fatalf("there are %d attacks, want %d at least", n, least)
 	}
 	names := map[string]bool{}
 	for _, a := range attacks() {

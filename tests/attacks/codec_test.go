@@ -45,7 +45,7 @@ const pearl = "pearls-of-the-victim-93ab"
 // sealed is a worker that encrypts, and an operation of the victim's whose input Temporal has.
 func (h *harness) sealed() (w *peers.Worker, ciphertext string) {
 	h.Helper()
-	file := filepath.Join(h.T.TempDir(), "keyset.json")
+	file := filepath.Join(h.TempDir(), "keyset.json")
 	said, code, _ := h.command("", "bellhop", "keyset", "create", file)
 	if code != 0 {
 		h.Skip("this bellhop knows no keysets: " + said)

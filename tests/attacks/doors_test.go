@@ -291,7 +291,7 @@ func namesTarget(h *harness, directly bool) (bool, string) {
 	_, err := there.ExecuteWorkflow(h.ctx, client.StartWorkflowOptions{ID: caller, TaskQueue: "callers"}, "listens")
 	h.must(err)
 	back := callback("victims", fmt.Sprintf(`{"workflow_id": %q}`, caller), "")
-	told := ""
+	var told string
 	if directly {
 		id := h.id("rival")
 		_, err := h.client.ExecuteWorkflow(h.ctx, client.StartWorkflowOptions{ID: id, TaskQueue: "bellhop"}, "ProvisionCompute",
@@ -505,7 +505,7 @@ func injectsLog(h *harness) (bool, string) {
 }
 
 func forgedIn(output string) (bool, string) {
-	for _, line := range strings.Split(output, "\n") {
+	for line := range strings.SplitSeq(output, "\n") {
 		if strings.HasPrefix(line, "level=ERROR") || strings.Contains(line, " "+forgedLine) && !strings.Contains(line, `\n`) {
 			return true, "the log has the line: " + cut(line, 200)
 		}

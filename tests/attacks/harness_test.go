@@ -59,8 +59,6 @@ type stage struct {
 	keys     string
 	hooks    atomic.Int32
 	watches  atomic.Int32
-	// temporal is the path of a temporal.toml, which attacks may not change.
-	profiles string
 
 	mu     sync.Mutex
 	fleets map[string]*peers.Worker
@@ -179,7 +177,7 @@ func (s *stage) check(config string, env ...string) string {
 	s.Helper()
 	path, err := peers.Binary("bellhop-worker")
 	require.NoError(s, err)
-	file := filepath.Join(s.T.TempDir(), fmt.Sprintf("check-%d.yaml", time.Now().UnixNano()))
+	file := filepath.Join(s.TempDir(), fmt.Sprintf("check-%d.yaml", time.Now().UnixNano()))
 	require.NoError(s, os.WriteFile(file, []byte(config), 0o600))
 	cmd := exec.CommandContext(s.ctx, path, "--config", file, "--check")
 	cmd.Env = append(append(os.Environ(), "TEMPORAL_ADDRESS="+s.server.Address), env...)
@@ -192,7 +190,7 @@ func (s *stage) work(config string, env ...string) *peers.Worker {
 	s.Helper()
 	w, err := peers.StartWorker(s.ctx, s.server.Address, config, env...)
 	require.NoError(s, err)
-	s.T.Cleanup(w.Kill)
+	s.Cleanup(w.Kill)
 	return w
 }
 
@@ -460,7 +458,6 @@ func payloads(body string) *commonpb.Payloads {
 // receiver is the victim's: it takes webhooks when it is told to, and remembers them.
 type receiver struct {
 	*httptest.Server
-	mu    sync.Mutex
 	hooks map[string]*hook
 }
 
@@ -492,7 +489,7 @@ func newReceiver(t *testing.T) *receiver {
 		}
 		w.WriteHeader(k.take(request.Context(), string(body)))
 	}))
-	t.Cleanup(func() { r.Server.CloseClientConnections(); r.Server.Close() })
+	t.Cleanup(func() { r.CloseClientConnections(); r.Close() })
 	return r
 }
 
@@ -606,7 +603,7 @@ func (s *stage) listen() {
 		w.RegisterWorkflowWithOptions(listens, workflow.RegisterOptions{Name: "listens"})
 		w.RegisterActivityWithOptions(pend, activity.RegisterOptions{Name: "pend"})
 		require.NoError(s, w.Start())
-		s.T.Cleanup(w.Stop)
+		s.Cleanup(w.Stop)
 	}
 }
 
@@ -614,7 +611,7 @@ func (s *stage) dial(namespace string) client.Client {
 	s.Helper()
 	c, err := client.DialContext(s.ctx, client.Options{HostPort: s.server.Address, Namespace: namespace, Logger: quiet{}})
 	require.NoError(s, err)
-	s.T.Cleanup(c.Close)
+	s.Cleanup(c.Close)
 	return c
 }
 

@@ -277,7 +277,7 @@ func invents(what string, do func(h *harness)) func(h *harness) (bool, string) {
 		do(h)
 		var found string
 		h.within(notice, func() bool {
-			for _, line := range strings.Split(h.metrics(h.worker), "\n") {
+			for line := range strings.SplitSeq(h.metrics(h.worker), "\n") {
 				if strings.Contains(line, "invented-"+what) || what == "path" && strings.Contains(line, "INVENTED") {
 					found = line
 				}
@@ -460,8 +460,10 @@ func rolling(provider, targets, names string) func(h *harness) (bool, string) {
 func handshakes(h *harness) (bool, string) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	h.must(err)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "bellhop"}, NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "bellhop"}, NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	h.must(err)
 	private, err := x509.MarshalPKCS8PrivateKey(key)
@@ -536,7 +538,10 @@ func repeatsTokens(h *harness) (bool, string) {
 		said := string(got.body)
 		if got.code == http.StatusAccepted {
 			h.ended(id)
-			h.within(notice, func() bool { return h.status(id).Callbacks != nil && h.status(id).Callbacks[0].State.Settled() })
+			h.within(notice, func() bool {
+				receipts := h.status(id).Callbacks
+				return len(receipts) > 0 && receipts[0].State.Settled()
+			})
 			said += string(h.as(rival, "GET", "/v1/operations/"+id, "").body)
 		}
 		if strings.Contains(said+h.worker.Output(), secret) {

@@ -69,8 +69,10 @@ func providerAttacks() []attack {
 		{"lines-with-crlf", pem, strings.ReplaceAll(pem, "\n", "\r\n")},
 		{"lines-indented", pem, strings.ReplaceAll(pem, "\n", "\n    ")},
 	} {
-		list = append(list, attack{name: "secret-" + leak.name, finding: "M6", reason: "a secret stands in the outcome, the log or the callback",
-			run: prints(leak.secret, leak.printed)})
+		list = append(list, attack{
+			name: "secret-" + leak.name, finding: "M6", reason: "a secret stands in the outcome, the log or the callback",
+			run: prints(leak.secret, leak.printed),
+		})
 	}
 	return list
 }
@@ -129,7 +131,7 @@ func newEngine(h *harness) *engine {
 			say(http.StatusNotFound, `{"message": "there is none"}`)
 		}
 	}))
-	h.T.Cleanup(func() { e.CloseClientConnections(); e.Close() })
+	h.Cleanup(func() { e.CloseClientConnections(); e.Close() })
 	return e
 }
 
