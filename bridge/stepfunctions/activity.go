@@ -177,7 +177,7 @@ func (p *Poller) poll(ctx, working context.Context) (token, input string, ok boo
 func (p *Poller) tell(err error) {
 	now := ""
 	if err != nil {
-		now = classify(err).Err.Error()
+		now = classify(err, false).Err.Error()
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
