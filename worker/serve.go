@@ -21,6 +21,7 @@ import (
 	"bellhop/bridge"
 	"bellhop/bridge/restate"
 	"bellhop/bridge/temporal"
+	"bellhop/internal/tenancy"
 	"bellhop/operations"
 	"bellhop/workflows"
 )
@@ -86,7 +87,7 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 	defer server.stop()
 	// Told to stop, it stops to ask for tasks while the worker drains.
 	defer made.pollActivities(ctx, config, ops, logger)()
-	running := newWorkers(connection, config, made, ops, fail)
+	running := newWorkers(connection, config, made, ops, policy, fail)
 	if err := running.start(); err != nil {
 		return err
 	}
@@ -148,7 +149,7 @@ func dial(ctx context.Context, options client.Options, within time.Duration, log
 // of its own.
 type workers []worker.Worker
 
-func newWorkers(connection client.Client, config Config, made *parts, ops *operations.Client, fail func(error)) workers {
+func newWorkers(connection client.Client, config Config, made *parts, ops *operations.Client, policy *tenancy.Policy, fail func(error)) workers {
 	worker.SetStickyWorkflowCacheSize(config.Limits.CachedWorkflows)
 	worker.SetBinaryChecksum(workflows.Build + "/" + version) // by which its histories say by which rules they were begun
 	options := worker.Options{
@@ -177,7 +178,8 @@ func newWorkers(connection client.Client, config Config, made *parts, ops *opera
 		},
 		Waiters: ops,
 		Records: ops,
-		Places:  activities.NewPlaces(func(string) int { return max(1, config.Limits.Activities/4) }),
+		Places:  activities.NewPlaces(func(tenant string) int { return policy.For(tenant).Limits.Asks }),
+		Policy:  policy,
 	}
 	main := worker.New(connection, config.TaskQueue, options)
 	workflows.Register(main)

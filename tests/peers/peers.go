@@ -192,8 +192,17 @@ var listening = regexp.MustCompile(`msg=working .*listen=(\S+) api=(\S+)`)
 
 // StartWorker starts a worker with the YAML text as its configuration, which may be empty.
 func StartWorker(ctx context.Context, temporal, config string, env ...string) (*Worker, error) {
+	path, err := Binary("bellhop-worker")
+	if err != nil {
+		return nil, err
+	}
+	return StartWorkerAt(ctx, path, temporal, config, env...)
+}
+
+// StartWorkerAt is StartWorker with a binary that was built elsewhere, such as one of an earlier version.
+func StartWorkerAt(ctx context.Context, path, temporal, config string, env ...string) (*Worker, error) {
 	if config == "" {
-		return StartWorkerOf(ctx, temporal, "", env...)
+		return startWorker(ctx, path, temporal, "", env...)
 	}
 	file, err := os.CreateTemp("", "bellhop-worker-*.yaml")
 	if err != nil {
@@ -206,20 +215,19 @@ func StartWorker(ctx context.Context, temporal, config string, env ...string) (*
 	if err := file.Close(); err != nil {
 		return nil, err
 	}
-	return StartWorkerOf(ctx, temporal, file.Name(), env...)
+	return startWorker(ctx, path, temporal, file.Name(), env...)
 }
 
-// StartWorkerOf starts a worker with a configuration file, which may be none. The file stays the caller's.
+// StartWorkerOf starts a worker with a configuration file. The file stays the caller's.
 func StartWorkerOf(ctx context.Context, temporal, file string, env ...string) (*Worker, error) {
 	path, err := Binary("bellhop-worker")
 	if err != nil {
 		return nil, err
 	}
-	return StartWorkerAt(ctx, path, temporal, config, env...)
+	return startWorker(ctx, path, temporal, file, env...)
 }
 
-// StartWorkerAt is StartWorker with a binary that was built elsewhere, such as one of an earlier version.
-func StartWorkerAt(ctx context.Context, path, temporal, config string, env ...string) (worker *Worker, err error) {
+func startWorker(ctx context.Context, path, temporal, file string, env ...string) (worker *Worker, err error) {
 	args := []string{"--listen", "127.0.0.1:0"}
 	if file != "" {
 		args = append(args, "--config", file)
