@@ -96,6 +96,9 @@ Exit codes: 0 stopped, 1 failed, 2 bad usage or configuration, 4 Temporal unreac
 			}
 			defer parts.close()
 			if check {
+				for _, remark := range parts.remarks {
+					fmt.Fprintf(stderr, "bellhop-worker: warning: %s\n", remark)
+				}
 				fmt.Fprintln(stdout, "the configuration is in order")
 				return nil
 			}

@@ -34,7 +34,7 @@ type Config struct {
 	PidsLimit int64 `json:"pids_limit"`
 	// DockerConfig is the path of a Docker config.json of which pulls take their credentials, credential helpers
 	// included. It is read at each pull. Default: none, images are pulled anonymously.
-	DockerConfig string `json:"docker_config"`
+	DockerConfig string `json:"docker_config" file:"secret"`
 	// Secrets says what the secrets of operations may refer to. Default: nothing.
 	Secrets SecretsConfig `json:"secrets"`
 }
