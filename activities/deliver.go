@@ -157,26 +157,36 @@ func untold(past memory, attempt int32) int {
 }
 
 func (a *Activities) attempt(ctx context.Context, d Delivery) bridge.Result {
+	since := activity.GetInfo(ctx).ScheduledTime
+	var outcome bellhop.Outcome
+	if d.Unchecked {
+		if err := json.Unmarshal(d.Outcome, &outcome); err != nil {
+			return bridge.Result{Verdict: bridge.Undeliverable, Err: fmt.Errorf("read the outcome: %w", err)}
+		}
+		if outcome.FinishedAt.Sub(outcome.StartedAt) >= elsewhereAfter {
+			since = time.Time{} // the operation itself has been sent on to the other workers
+		}
+	}
+	elsewhere := a.mayBeElsewhereSince(ctx, since, time.Duration(d.Callback.Deadline))
 	target, ok := a.Targets[d.Callback.Target]
-	if !ok {
+	switch {
+	case !ok:
 		err := fmt.Errorf("target %q is not configured at this worker; configured are %s", d.Callback.Target, names(a.Targets))
-		if a.mayBeElsewhere(ctx, time.Duration(d.Callback.Deadline)) {
+		switch {
+		case elsewhere:
+			return sentOn(err)
+		case d.Unchecked:
+			return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
+		default:
+			return bridge.Result{Verdict: bridge.Blocked, Err: err}
+		}
+	case d.Unchecked && !bridge.Serves(target, outcome.TenantID):
+		err := fmt.Errorf("target %q is not for tenant %q", d.Callback.Target, outcome.TenantID)
+		if elsewhere {
 			return sentOn(err)
 		}
-		if d.Unchecked {
-			return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
-		}
-		return bridge.Result{Verdict: bridge.Blocked, Err: err}
-	}
-	if d.Unchecked {
-		var outcome bellhop.Outcome
-		if err := json.Unmarshal(d.Outcome, &outcome); err != nil || !bridge.Serves(target, outcome.TenantID) {
-			err = fmt.Errorf("target %q is not for tenant %q", d.Callback.Target, outcome.TenantID)
-			if a.mayBeElsewhere(ctx, time.Duration(d.Callback.Deadline)) {
-				return sentOn(err)
-			}
-			return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
-		}
+		return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
+	case d.Unchecked:
 		if err := target.Check(d.Callback); err != nil {
 			return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
 		}

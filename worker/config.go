@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -96,7 +97,8 @@ type BackstopConfig struct {
 
 // LimitsConfig bounds what the worker takes on at once.
 type LimitsConfig struct {
-	// Activities is how many calls to providers and targets run at once. Default 200.
+	// Activities is how many activities of each kind run at once: asks of providers, looks, deliveries and heartbeats each
+	// have as many slots of their own, so that none waits for another kind. Default 200.
 	Activities int `json:"activities"`
 	// WorkflowTasks is how many workflows advance at once. Default 100.
 	WorkflowTasks int `json:"workflow_tasks"`
@@ -221,8 +223,7 @@ func (c *Config) check(faults *bellhop.Faults) {
 		value int
 		least int
 	}{
-		// A watch takes one place per provider for good.
-		{"activities", c.Limits.Activities, len(c.Providers) + 1},
+		{"activities", c.Limits.Activities, 1},
 		{"workflow_tasks", c.Limits.WorkflowTasks, 2},
 		{"cached_workflows", c.Limits.CachedWorkflows, 1},
 	} {
@@ -245,8 +246,10 @@ func (c *Config) check(faults *bellhop.Faults) {
 		}
 	}
 	if t := c.Tracing; t != nil {
-		if t.Endpoint == "" {
+		if at, err := url.Parse(t.Endpoint); t.Endpoint == "" {
 			faults.Add("tracing.endpoint", "is required")
+		} else if err != nil || at.Host == "" || at.Scheme != "http" && at.Scheme != "https" {
+			faults.Add("tracing.endpoint", `must be an http or https URL, such as "http://127.0.0.1:4317"`)
 		}
 		if t.Sample != nil && (*t.Sample < 0 || *t.Sample > 1) {
 			faults.Add("tracing.sample", "must be 0 to 1")
@@ -258,6 +261,15 @@ func (c *Config) check(faults *bellhop.Faults) {
 	if c.Log.Format != "text" && c.Log.Format != "json" {
 		faults.Add("log.format", `must be "text" or "json"`)
 	}
+}
+
+// notes are what an operator should know of a configuration that is in order all the same.
+func (c *Config) notes(made *parts) []string {
+	notes := slices.Clone(made.exposed)
+	if host, _, err := net.SplitHostPort(c.Listen); err == nil && !bridge.Loopback(host) && c.MetricsTokenFile == "" {
+		notes = append(notes, "listen is beyond loopback and there is no metrics_token_file: /metrics is not served")
+	}
+	return notes
 }
 
 // TemporalTarget is an entry under targets of type temporal.
@@ -293,9 +305,9 @@ type parts struct {
 	share   int
 	pollers []*stepfunctions.Poller
 	closers []func() error
-	// files are those that the entries name, and remarks what an operator should know of them.
+	// files are those that the entries name, and exposed those that others can read, which is accepted.
 	files   []namedFile
-	remarks []string
+	exposed []string
 }
 
 func (p *parts) close() {
@@ -343,9 +355,9 @@ func (c *Config) build() (*parts, error) {
 		}
 	}
 	made.files = append(made.files, c.files(made)...)
-	remarks, exposed := checkFiles(made.files, c.AllowReadableFiles)
-	made.remarks = remarks
-	faults.Note("", exposed.Err())
+	var refused bellhop.Faults
+	made.exposed, refused = checkFiles(made.files, c.AllowReadableFiles)
+	faults.Note("", refused.Err())
 	if err := faults.Err(); err != nil {
 		made.close()
 		return nil, inFile(c.file, err)
@@ -478,6 +490,9 @@ func openTarget[Config any, Target bridge.Target](p *parts, name string, raw jso
 		return err
 	}
 	p.targets[name] = target
+	if literal, ok := any(target).(interface{ Reachable() error }); ok {
+		return literal.Reachable()
+	}
 	return nil
 }
 

@@ -71,8 +71,8 @@ func filesOf(field string, config any) []namedFile {
 }
 
 // checkFiles looks who else than this process may read or change files. What must not be is a fault, unless it is allowed;
-// what should not be, or is allowed, is a remark.
-func checkFiles(files []namedFile, allowed bool) (remarks []string, faults bellhop.Faults) {
+// what should not be, or is allowed, is named.
+func checkFiles(files []namedFile, allowed bool) (named []string, faults bellhop.Faults) {
 	for _, file := range files {
 		found := 0
 		for _, path := range file.paths() {
@@ -86,14 +86,14 @@ func checkFiles(files []namedFile, allowed bool) (remarks []string, faults bellh
 			if refused && !allowed {
 				faults.Add(file.field, "%s; or accept such files with allow_readable_files: true", problem)
 			} else {
-				remarks = append(remarks, file.field+": "+problem)
+				named = append(named, file.field+": "+problem)
 			}
 		}
 		if more := found - maxNamed; more > 0 && !allowed {
 			faults.Add(file.field, "%d more files of the folder are like that", more)
 		}
 	}
-	return remarks, faults
+	return named, faults
 }
 
 // maxSecrets is how many files of a folder are checked, and maxNamed how many of them are named.

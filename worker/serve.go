@@ -29,8 +29,8 @@ import (
 func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) error {
 	logger := newLogger(config.Log, stderr)
 	slog.SetDefault(logger)
-	for _, remark := range made.remarks {
-		logger.Warn("a file is not as private as it should be", "file", remark)
+	for _, note := range config.notes(made) {
+		logger.Warn(note)
 	}
 	telemetry, err := startTelemetry(ctx, config)
 	if err != nil {

@@ -148,6 +148,7 @@ func (o *operation) see(ctx workflow.Context, seen bellhop.Observation) {
 	if !seen.ResourceIDs.IsZero() || seen.Phase == bellhop.PhaseGone && o.Verb != bellhop.Delete {
 		o.status.ResourceIDs = seen.ResourceIDs
 		o.status.Endpoints = seen.Endpoints
+		o.status.Truncated = seen.Truncated
 	}
 	if seen.Progress != (bellhop.Progress{}) {
 		o.status.Progress = seen.Progress
