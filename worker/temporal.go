@@ -87,27 +87,32 @@ func openTemporal(profile, apiKeyFile string) (*temporalConnection, error) {
 	if c.apiKeyFile != "" && c.first.APIKey != "" {
 		return nil, bellhop.Faults{{Path: "api_key_file", Problem: "must be left out: TEMPORAL_API_KEY or temporal.toml has an API key already"}}
 	}
-	var secrets *reload.Value[temporalSecrets]
+	// The file of the key is read apart from the others, so that no mistake in one of them keeps the key from changing.
+	var fromFile *reload.Value[string]
 	now := c.first
-	if paths := c.paths(); len(paths) > 0 {
-		if secrets, err = reload.New(c.parse, paths...); err != nil {
-			return nil, err
+	if c.apiKeyFile != "" {
+		if fromFile, err = reload.File(c.apiKeyFile, parseAPIKey); err != nil {
+			return nil, bellhop.Faults{{Path: "api_key_file", Problem: err.Error()}}
 		}
-		now.APIKey = secrets.Get().apiKey
+		now.APIKey = fromFile.Get()
 	}
 	if c.options, err = now.ToClientOptions(envconfig.ToClientOptionsRequest{}); err != nil {
 		return nil, err
 	}
 	c.options.Namespace = cmp.Or(c.options.Namespace, client.DefaultNamespace)
-	if secrets == nil {
-		return c, nil
+	var secrets *reload.Value[temporalSecrets]
+	if paths := c.paths(); len(paths) > 0 {
+		if secrets, err = reload.New(c.parse, paths...); err != nil {
+			return nil, err
+		}
 	}
-	if now.APIKey != "" {
-		c.options.Credentials = client.NewAPIKeyDynamicCredentials(func(context.Context) (string, error) {
-			return secrets.Get().apiKey, nil
-		})
+	switch {
+	case fromFile != nil:
+		c.options.Credentials = client.NewAPIKeyDynamicCredentials(func(context.Context) (string, error) { return fromFile.Get(), nil })
+	case secrets != nil && now.APIKey != "":
+		c.options.Credentials = client.NewAPIKeyDynamicCredentials(func(context.Context) (string, error) { return secrets.Get().apiKey, nil })
 	}
-	if c.options.ConnectionOptions.TLS != nil {
+	if secrets != nil && c.options.ConnectionOptions.TLS != nil {
 		c.options.ConnectionOptions.DialOptions = []grpc.DialOption{grpc.WithTransportCredentials(currentTLS{secrets})}
 	}
 	return c, nil
@@ -126,11 +131,11 @@ func plain(profile envconfig.ClientConfigProfile) bool {
 	return profile.TLS == nil || profile.TLS.Disabled
 }
 
-// paths are the files of which the connection is made.
+// paths are the files of which the connection is made, besides that of the API key.
 func (c *temporalConnection) paths() []string {
 	of := tlsOf(c.first)
 	var paths []string
-	for _, path := range []string{c.profiles, c.apiKeyFile, of.ClientCertPath, of.ClientKeyPath, of.ServerCACertPath} {
+	for _, path := range []string{c.profiles, of.ClientCertPath, of.ClientKeyPath, of.ServerCACertPath} {
 		if path != "" {
 			paths = append(paths, path)
 		}
@@ -157,14 +162,9 @@ func (c *temporalConnection) parse(contents [][]byte) (temporalSecrets, error) {
 		// The parser's error could show some of the file.
 		return temporalSecrets{}, fmt.Errorf("%s is not in order, or has the profile no more", c.profiles)
 	}
-	if text := next(c.apiKeyFile); c.apiKeyFile != "" {
-		if now.APIKey, err = parseAPIKey(text); err != nil {
-			return temporalSecrets{}, fmt.Errorf("%s %w", c.apiKeyFile, err)
-		}
-	}
 	then, of := tlsOf(c.first), tlsOf(now)
 	if of.ClientCertPath != then.ClientCertPath || of.ClientKeyPath != then.ClientKeyPath || of.ServerCACertPath != then.ServerCACertPath ||
-		plain(now) != plain(c.first) || (now.APIKey == "") != (c.first.APIKey == "" && c.apiKeyFile == "") {
+		plain(now) != plain(c.first) || (now.APIKey == "") != (c.first.APIKey == "") {
 		return temporalSecrets{}, fmt.Errorf("%s says where other files are, or turns TLS or the API key on or off: that takes a restart", c.profiles)
 	}
 	for _, file := range []struct {
@@ -184,6 +184,9 @@ func (c *temporalConnection) parse(contents [][]byte) (temporalSecrets, error) {
 	options, err := now.ToClientOptions(envconfig.ToClientOptionsRequest{})
 	if err != nil {
 		return temporalSecrets{}, err
+	}
+	if options.ConnectionOptions.TLS == nil {
+		options.ConnectionOptions.TLS = &tls.Config{MinVersion: tls.VersionTLS12} // an API key in a file turns it on
 	}
 	return temporalSecrets{apiKey: now.APIKey, tls: options.ConnectionOptions.TLS}, nil
 }
