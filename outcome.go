@@ -136,6 +136,13 @@ type Observation struct {
 	Truncated map[string]int `json:"truncated,omitempty"`
 }
 
+// Clean returns a copy in which secrets are blotted out of what the provider says, and long texts cut.
+func (o Observation) Clean(secrets []string) Observation {
+	o.Failure = o.Failure.Clean(secrets)
+	o.Progress.Message = cutEnd(Scrub(o.Progress.Message, secrets), maxMessage)
+	return o
+}
+
 // Holding is what stands at a provider under the name of one operation: what that brought into being, or took over last.
 type Holding struct {
 	// TenantID is whose it is, as the labels of what stands tell it, like what follows.

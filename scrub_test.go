@@ -166,3 +166,17 @@ func TestScrub_IsBounded(t *testing.T) {
 		})
 	}
 }
+
+func TestObservation_CleanKeepsNoSecret(t *testing.T) {
+	given := bellhop.Observation{
+		Phase:    bellhop.PhaseFailed,
+		Progress: bellhop.Progress{Message: `cannot log in with "s3cr\u0065t-1" ` + strings.Repeat("x", 4000)},
+		Failure:  bellhop.Fail(bellhop.CodeInternal, "password s3cret-1").Because(fmt.Errorf("GET /?p=s3cret%%2d1")).With("logs", "czNjcmV0LTE="),
+	}
+	clean := given.Clean([]string{"s3cret-1"})
+	require.Equal(t, "password [redacted]", clean.Failure.Message)
+	require.Equal(t, "GET /?p=[redacted]", clean.Failure.ProviderError)
+	require.Equal(t, "[redacted]=", clean.Failure.Evidence["logs"])
+	require.True(t, strings.HasPrefix(clean.Progress.Message, `cannot log in with "[redacted]" xxx`), clean.Progress.Message)
+	require.LessOrEqual(t, len(clean.Progress.Message), 2<<10)
+}

@@ -213,12 +213,14 @@ func (a *Activities) call(ctx context.Context, op bellhop.Operation, name string
 	if activity.HasHeartbeatDetails(ctx) {
 		_ = activity.GetHeartbeatDetails(ctx, &past) //nolint:errcheck // details that cannot be read are as good as none
 	}
-	beating, stop := beat(ctx, func(progress string) any { return callMemory{Progress: progress, Unforeseen: past.Unforeseen} })
+	beating, stop := beat(ctx, func(progress string) any {
+		return callMemory{Progress: bellhop.Scrub(progress, secrets), Unforeseen: past.Unforeseen}
+	})
 	observation, err := guarded(beating, secrets, func() (bellhop.Observation, error) { return call(provider, beating, op) })
 	stop()
 
 	observation.OperationID = op.ID
-	observation.Failure = observation.Failure.Clean(secrets)
+	observation = observation.Clean(secrets)
 	result := "ok"
 	defer func() {
 		metrics := activity.GetMetricsHandler(ctx).WithTags(map[string]string{"provider": op.Provider, "call": name, "result": result})

@@ -28,6 +28,9 @@ type Delivery struct {
 	Outcome    json.RawMessage `json:"outcome"`
 	// ReachedAt is when the state was reached.
 	ReachedAt time.Time `json:"reached_at"`
+	// RequestedAt is when the operation was started. Zero in a delivery that the first version began, whose attempts all
+	// have the key that it gave them.
+	RequestedAt time.Time `json:"requested_at,omitzero"`
 	// Unchecked says that no worker has checked the callback, because the operation never got that far. A target
 	// that is not configured then is the caller's mistake, and nothing that an operator would still mend.
 	Unchecked bool `json:"unchecked,omitempty"`
@@ -194,12 +197,13 @@ func (a *Activities) attempt(ctx context.Context, d Delivery) bridge.Result {
 	ctx, cancel := withLastWord(ctx)
 	defer cancel()
 	return target.Deliver(ctx, d.Callback.Address, bridge.Message{
-		ID:        d.CallbackID,
-		Event:     d.Event,
-		State:     d.State,
-		ReachedAt: d.ReachedAt,
-		Failures:  d.Callback.Failures,
-		Body:      d.Outcome,
+		ID:          d.CallbackID,
+		Event:       d.Event,
+		State:       d.State,
+		ReachedAt:   d.ReachedAt,
+		RequestedAt: d.RequestedAt,
+		Failures:    d.Callback.Failures,
+		Body:        d.Outcome,
 	})
 }
 

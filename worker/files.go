@@ -96,11 +96,19 @@ func checkFiles(files []namedFile, allowed bool) (named []string, faults bellhop
 	return named, faults
 }
 
+// literal takes the meaning from what a pattern of [filepath.Glob] would not take for itself.
+var literal = strings.NewReplacer(`*`, `\*`, `?`, `\?`, `[`, `\[`, `\`, `\\`)
+
 // maxSecrets is how many files of a folder are checked, and maxNamed how many of them are named.
 const maxSecrets, maxNamed = 10_000, 20
 
-// paths are the file itself, or the files of a folder. The folders in it that nobody else may enter keep what is in them.
+// paths are the file itself, those of all tenants, or the files of a folder. The folders in it that nobody else may enter
+// keep what is in them.
 func (f namedFile) paths() []string {
+	if strings.Contains(f.path, "{tenant}") {
+		paths, _ := filepath.Glob(strings.ReplaceAll(literal.Replace(f.path), "{tenant}", "*")) //nolint:errcheck // the pattern is in order
+		return paths
+	}
 	if f.kind != fileSecrets {
 		return []string{f.path}
 	}

@@ -218,3 +218,42 @@ func TestFiles_OfOtherUsers(t *testing.T) {
 	require.Contains(t, said, "owner 12345) can be read by its owner, who is not this process's user, 0: chown 0 ")
 	require.NotContains(t, said, "identity")
 }
+
+// Where each tenant has a file of its own, every one of them counts.
+func TestFiles_OfEachTenant(t *testing.T) {
+	f := newFixture(t)
+	text, err := os.ReadFile(f.at("worker.yaml"))
+	require.NoError(t, err)
+	f.write("worker.yaml", strings.Replace(string(text), f.at("docker.json"), `"`+f.at("docker-{tenant}.json")+`"`, 1))
+	for _, tenant := range []string{"acme", "rival", "third"} {
+		f.write("docker-"+tenant+".json", "{}")
+	}
+	said, code := f.check()
+	require.Zero(t, code, said)
+	f.mode(0o644, "docker-acme.json", "docker-third.json")
+	said, code = f.check()
+	require.Equal(t, exitUsage, code)
+	require.Contains(t, said, "docker-acme.json (mode 0644")
+	require.Contains(t, said, "docker-third.json (mode 0644")
+}
+
+func TestTemporal_KeyGivenTwiceOrForNothing(t *testing.T) {
+	f := newFixture(t)
+	f.write("worker.yaml", fmt.Sprintf(`
+targets:
+  own: {type: temporal, api_key_file: %[1]s/api-key}
+  twice: {type: temporal, profile: keyed, api_key_file: %[1]s/api-key}
+  nowhere: {type: temporal, profile: callers, api_key_file: %[1]s/no-key}
+  nobody: {type: temporal, profile: nobody}
+temporal: {api_key_file: %[1]s/api-key}
+`, f.folder))
+	t.Setenv("TEMPORAL_API_KEY", "a-key-of-the-environment")
+	said, code := f.check()
+	require.Equal(t, exitUsage, code)
+	for _, want := range []string{
+		"targets.own.api_key_file: needs a profile", "targets.twice.api_key_file: must be left out",
+		"targets.nowhere.api_key_file: stat ", "targets.nobody.profile: ", "temporal.api_key_file: must be left out",
+	} {
+		require.Contains(t, said, want)
+	}
+}

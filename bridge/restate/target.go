@@ -186,7 +186,7 @@ func (t *Target) Deliver(ctx context.Context, raw json.RawMessage, m bridge.Mess
 		path = []string{address.Service, address.Handler, "send"}
 	}
 	if address.Awakeable == "" {
-		header.Set("Idempotency-Key", m.ID)
+		header.Set("Idempotency-Key", m.Key())
 	}
 	if key != "" {
 		header.Set("Authorization", "Bearer "+key)
