@@ -30,7 +30,7 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 	logger := newLogger(config.Log, stderr)
 	slog.SetDefault(logger)
 	for _, note := range config.notes(made) {
-		logger.Warn(note)
+		logger.Warn("a note on the configuration", "note", note)
 	}
 	telemetry, err := startTelemetry(ctx, config)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -77,7 +78,7 @@ func openTemporal(profile, apiKeyFile string) (*temporalConnection, error) {
 		},
 		profiles: cmp.Or(os.Getenv("TEMPORAL_CONFIG_FILE"), envconfig.DefaultConfigFilePath()),
 	}
-	if _, err := os.Stat(c.profiles); err != nil {
+	if _, err := os.Stat(c.profiles); err != nil { //nolint:gosec // the operator names it
 		c.profiles = "" // the load below says what is wrong, if anything is
 	}
 	var err error
@@ -155,7 +156,7 @@ func (c *temporalConnection) parse(contents [][]byte) (temporalSecrets, error) {
 	}
 	request := c.request
 	if text := next(c.profiles); c.profiles != "" {
-		request.ConfigFileData = append(text, '\n') // without any data the file would be read
+		request.ConfigFileData = slices.Concat(text, []byte("\n")) // without any data the file would be read
 	}
 	now, err := envconfig.LoadClientConfigProfile(request)
 	if err != nil {
