@@ -41,6 +41,9 @@ type Operation struct {
 	// Timeout bounds the operation from its request to its end, "1s" to "168h". Default "30m". An operation that
 	// times out fails with TIMEOUT, lists what exists and leaves it alone.
 	Timeout Duration `json:"timeout,omitempty"`
+	// Priority decides between operations that wait for the same workers, 1 to 5: 1 is the most urgent. A tenant may be
+	// allowed less urgent ones only. Default: Temporal's, 3.
+	Priority int `json:"priority,omitempty"`
 	// OnCancel says what a cancelled operation does with what exists: "leave" it (the default) or, of a provision, "remove"
 	// it. That removes the resource as a delete would, also what an earlier operation had made under its name and this one
 	// has taken over; what serves already is changed by an update, which removes nothing.
@@ -258,6 +261,10 @@ func (op *Operation) check(faults *Faults) {
 	}
 	if t := time.Duration(op.Timeout); t < MinTimeout || t > MaxTimeout {
 		faults.Add("timeout", "must be 1s to 168h")
+	}
+	if op.Priority < 0 || op.Priority > 5 {
+		faults.Add("priority", "must be 1 to 5, or be left out")
+		op.Priority = 0 // Temporal refuses a whole workflow task over it, again and again
 	}
 	switch op.OnCancel {
 	case Leave:

@@ -233,6 +233,13 @@ func keyword(attributes *commonpb.SearchAttributes, key temporal.SearchAttribute
 	return value
 }
 
+// Exhausted says whether an error means that too much was asked for: of Temporal, or by a tenant. It may be asked for
+// again.
+func Exhausted(err error) bool {
+	var exhausted *serviceerror.ResourceExhausted
+	return errors.As(err, &exhausted) || errors.Is(err, bellhop.ErrTooMany)
+}
+
 // Unreachable says whether an error means that Temporal itself could not be reached.
 func Unreachable(err error) bool {
 	var unavailable *serviceerror.Unavailable

@@ -21,6 +21,7 @@ import (
 	"bellhop/bridge"
 	"bellhop/bridge/restate"
 	"bellhop/bridge/temporal"
+	"bellhop/internal/tenancy"
 	"bellhop/operations"
 	"bellhop/workflows"
 )
@@ -56,6 +57,9 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 		namespace = client.DefaultNamespace
 	}
 	ops := operations.New(connection, namespace, config.TaskQueue)
+	policy := config.policy()
+	ops.Govern(policy)
+	config.warnOfSharedIDs(policy, logger)
 	if err := ops.EnsureSearchAttributes(ctx); err != nil {
 		return err
 	}
@@ -83,12 +87,12 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 	defer server.stop()
 	// Told to stop, it stops to ask for tasks while the worker drains.
 	defer made.pollActivities(ctx, config, ops, logger)()
-	running := newWorkers(connection, config, made, ops, fail)
+	running := newWorkers(connection, config, made, ops, policy, fail)
 	if err := running.start(); err != nil {
 		return err
 	}
 	defer running.stop()
-	stopAPI, address, err := serveAPI(config, ops, telemetry, logger, fail)
+	stopAPI, address, err := serveAPI(config, ops, policy, telemetry, logger, fail)
 	if err != nil {
 		return err
 	}
@@ -145,7 +149,7 @@ func dial(ctx context.Context, options client.Options, within time.Duration, log
 // of its own.
 type workers []worker.Worker
 
-func newWorkers(connection client.Client, config Config, made *parts, ops *operations.Client, fail func(error)) workers {
+func newWorkers(connection client.Client, config Config, made *parts, ops *operations.Client, policy *tenancy.Policy, fail func(error)) workers {
 	worker.SetStickyWorkflowCacheSize(config.Limits.CachedWorkflows)
 	worker.SetBinaryChecksum(workflows.Build + "/" + version) // by which its histories say by which rules they were begun
 	options := worker.Options{
@@ -174,7 +178,8 @@ func newWorkers(connection client.Client, config Config, made *parts, ops *opera
 		},
 		Waiters: ops,
 		Records: ops,
-		Places:  activities.NewPlaces(func(string) int { return max(1, config.Limits.Activities/4) }),
+		Places:  activities.NewPlaces(func(tenant string) int { return policy.For(tenant).Limits.Asks }),
+		Policy:  policy,
 	}
 	main := worker.New(connection, config.TaskQueue, options)
 	workflows.Register(main)
@@ -272,7 +277,7 @@ func (p *parts) pollActivities(ctx context.Context, config Config, ops bridge.Op
 	ctx, stop := context.WithCancel(ctx)
 	var polling sync.WaitGroup
 	for _, poller := range p.pollers {
-		poller.Start, poller.Drain, poller.Log = ops.Start, time.Duration(config.Drain), logger
+		poller.Start, poller.MakeID, poller.Drain, poller.Log = ops.Start, ops.MakeID, time.Duration(config.Drain), logger
 		polling.Go(func() { poller.Run(ctx) })
 	}
 	return func() {

@@ -33,7 +33,8 @@ type Config struct {
 	TokensFile string `json:"tokens_file" file:"hashes"`
 }
 
-const defaultWaits = 500
+// DefaultWaits is how many requests may wait at once where the configuration does not say.
+const DefaultWaits = 500
 
 // TokenConfig is one bearer token. The configuration has only its hash.
 type TokenConfig struct {

@@ -71,7 +71,7 @@ func (c *carryOut) Start(ctx context.Context, input converter.RawValue, options 
 	if _, ended := errors.AsType[*serviceerror.WorkflowExecutionAlreadyStarted](err); !ended {
 		return result, err
 	}
-	report, err := c.service.ops.Status(ctx, identify(input, options))
+	report, err := c.service.ops.Status(ctx, c.service.identify(input, options))
 	if err != nil {
 		return nil, refused(err)
 	}
@@ -128,7 +128,7 @@ func (c *carryOut) Cancel(ctx context.Context, text string, _ nexus.CancelOperat
 
 // begin starts an operation and answers its id.
 func (s *service) begin(ctx context.Context, verb bellhop.Verb, input converter.RawValue, options nexus.StartOperationOptions) (string, error) {
-	id := identify(input, options)
+	id := s.identify(input, options)
 	data, err := readInput(input)
 	if err == nil {
 		_, err = s.ops.Start(ctx, id, verb, data)
@@ -155,12 +155,16 @@ func (s *service) cancel(ctx context.Context, of compute.Reference, _ nexus.Star
 }
 
 // identify is the operation's id: the one in the input, else one that stays the same however often the request is tried.
-func identify(input converter.RawValue, options nexus.StartOperationOptions) string {
-	var given compute.Reference
-	if json.Unmarshal(input.Payload().GetData(), &given) == nil && given.OperationID != "" {
-		return given.OperationID
+func (s *service) identify(input converter.RawValue, options nexus.StartOperationOptions) string {
+	var members map[string]json.RawMessage
+	var id, tenant string
+	_ = json.Unmarshal(input.Payload().GetData(), &members) //nolint:errcheck // what is wrong with it is found when it is started
+	_ = json.Unmarshal(members["operation_id"], &id)        //nolint:errcheck // as above
+	if id != "" {
+		return id
 	}
-	return "nexus-" + options.RequestID
+	_ = json.Unmarshal(members["tenant_id"], &tenant) //nolint:errcheck // as above
+	return s.ops.MakeID(tenant, "nexus-"+options.RequestID)
 }
 
 // readInput takes the JSON out of the input, to be read with all its faults.
@@ -183,6 +187,8 @@ func refused(err error) error {
 		return nexus.NewHandlerErrorf(nexus.HandlerErrorTypeNotFound, "%s", err)
 	case errors.Is(err, bellhop.ErrConflict), errors.Is(err, bellhop.ErrEnded):
 		return nexus.NewHandlerErrorf(nexus.HandlerErrorTypeConflict, "%s", err)
+	case errors.Is(err, bellhop.ErrTooMany):
+		return nexus.NewHandlerErrorf(nexus.HandlerErrorTypeResourceExhausted, "%s", err)
 	default:
 		return nexus.NewHandlerErrorf(nexus.HandlerErrorTypeUnavailable, "%w", err)
 	}
