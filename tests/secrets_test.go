@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 	enumspb "go.temporal.io/api/enums/v1"
 	sdkpb "go.temporal.io/api/sdk/v1"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"bellhop/tests/peers"
@@ -48,9 +49,18 @@ func (s secrets) awakeable(kind string) string {
 	return s[kind]
 }
 
-// taskToken makes a token of a Temporal activity.
+// taskToken makes a token of a Temporal activity that does not exist: temporal.server.api.token.v1.Task.
 func (s secrets) taskToken(kind string) string {
-	s[kind+" in base64"] = base64.StdEncoding.EncodeToString([]byte(s.random(kind)))
+	var token []byte
+	for number, text := range map[protowire.Number]string{
+		1: "0c0b1b9e-3c1e-4a0e-9d5f-5b1f7c7d3a10", // namespace_id
+		2: "no-such-workflow",                     // workflow_id
+		3: "7f0f2f5a-6a0c-4c57-8f2b-0d9f0d8c2b11", // run_id
+		9: s.random(kind),                         // clock
+	} {
+		token = protowire.AppendString(protowire.AppendTag(token, number, protowire.BytesType), text)
+	}
+	s[kind+" in base64"] = base64.StdEncoding.EncodeToString(token)
 	return s[kind+" in base64"]
 }
 
