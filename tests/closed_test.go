@@ -39,6 +39,7 @@ func TestOperationsAreToldWithoutAWorker(t *testing.T) {
 	proxy.Hook(func(*workflowservice.SignalWorkflowExecutionRequest, func() error) error {
 		return status.Error(codes.Unavailable, "nobody is there")
 	})
+	b.call("caller") // else the look at it says that it is gone
 	w := b.work(config, env)
 	b.begin("waiting", "caller", `{"ready_after": "1h"}`)
 	b.begin("ringing", "caller", `{"fail": {"code": "QUOTA_EXCEEDED", "at": "ask"}}`)

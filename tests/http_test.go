@@ -339,6 +339,7 @@ func TestWaitingOverHTTPAsksNoWorker(t *testing.T) {
 func TestWaitingOverHTTPForWhatIsNotDelivered(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
+	b.call("caller") // else the look at it says that it is gone
 	proxy, _, env := b.through()
 	proxy.Hook(func(*workflowservice.SignalWorkflowExecutionRequest, func() error) error {
 		return status.Error(codes.PermissionDenied, "not yet") // retried after five minutes

@@ -139,7 +139,7 @@ func noCaller(workflowID string) error {
 func unseen(err error, what, right, namespace string) *bridge.Result {
 	result := classify(err)
 	result.Unknown = false
-	switch serviceerror.ToStatus(err).Code() { //nolint:exhaustive // the others say enough
+	switch serviceerror.ToStatus(err).Code() {
 	case codes.PermissionDenied, codes.Unauthenticated:
 		result.Err = fmt.Errorf("bellhop looks at %s before it calls back, and may not: "+
 			"let the target's credentials call %s in namespace %s, which reading does: %w", what, right, namespace, result.Err)

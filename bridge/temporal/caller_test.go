@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -77,7 +78,7 @@ func TestDeliver_ReservedAddresses(t *testing.T) {
 	standalone := protowire.AppendBytes(protowire.AppendTag(taskToken("ns", "V1", "r-1"), 14, protowire.BytesType), []byte("component"))
 	sound := taskToken("ns", "V1", "r-1")
 	twice := append(append([]byte{}, sound...), protowire.AppendString(protowire.AppendTag(nil, 2, protowire.BytesType), "mine")...)
-	number := protowire.AppendVarint(protowire.AppendTag(sound[:len(sound):len(sound)], 3, protowire.VarintType), 7)
+	number := protowire.AppendVarint(protowire.AppendTag(slices.Clip(sound), 3, protowire.VarintType), 7)
 	for name, row := range map[string]struct{ address, fault string }{
 		"watch":       {`{"workflow_id": "bellhop-watch/simulated", "activity_id": "5"}`, "address.workflow_id: must be that of the caller"},
 		"redelivery":  {`{"workflow_id": "bellhop-redeliver/V1/deliver-0-succeeded"}`, "address.workflow_id: must be that of the caller"},
@@ -139,8 +140,10 @@ func TestDeliver_LookFails(t *testing.T) {
 		"gone":         {serviceerror.NewNotFound("no such workflow"), bridge.Closed, "either there is none"},
 		"no namespace": {serviceerror.NewNamespaceNotFound("shop"), bridge.Blocked, "shop"},
 		"bad run":      {serviceerror.NewInvalidArgument("Invalid RunId"), bridge.Undeliverable, "Invalid RunId"},
-		"not allowed": {serviceerror.NewPermissionDenied("no", ""), bridge.Blocked,
-			"let the target's credentials call DescribeWorkflowExecution in namespace shop"},
+		"not allowed": {
+			serviceerror.NewPermissionDenied("no", ""), bridge.Blocked,
+			"let the target's credentials call DescribeWorkflowExecution in namespace shop",
+		},
 	} {
 		s.service.found = func(*workflowservice.DescribeWorkflowExecutionRequest) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
 			return nil, row.err
@@ -190,7 +193,7 @@ func TestDeliver_InBetween(t *testing.T) {
 	} {
 		s := setup(t)
 		var looks int
-		s.service.found = func(r *workflowservice.DescribeWorkflowExecutionRequest) (look, error) {
+		s.service.found = func(*workflowservice.DescribeWorkflowExecutionRequest) (look, error) {
 			if looks++; looks == 1 {
 				return row.before, nil
 			}

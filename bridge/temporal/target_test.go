@@ -68,18 +68,18 @@ func (s *service) DescribeNamespace(context.Context, *workflowservice.DescribeNa
 }
 
 // finds is a service that knows a workflow of a type and a status.
-func finds(workflowType string, status enumspb.WorkflowExecutionStatus,
+func finds(workflowType string, is enumspb.WorkflowExecutionStatus,
 ) func(*workflowservice.DescribeWorkflowExecutionRequest) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
 	return func(r *workflowservice.DescribeWorkflowExecutionRequest) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
-		return described(workflowType, cmp.Or(r.GetExecution().GetRunId(), current), status), nil
+		return described(workflowType, cmp.Or(r.GetExecution().GetRunId(), current), is), nil
 	}
 }
 
-func described(workflowType, run string, status enumspb.WorkflowExecutionStatus) *workflowservice.DescribeWorkflowExecutionResponse {
+func described(workflowType, run string, is enumspb.WorkflowExecutionStatus) *workflowservice.DescribeWorkflowExecutionResponse {
 	return &workflowservice.DescribeWorkflowExecutionResponse{WorkflowExecutionInfo: &workflowpb.WorkflowExecutionInfo{
 		Execution: &commonpb.WorkflowExecution{WorkflowId: "order-42", RunId: run},
 		Type:      &commonpb.WorkflowType{Name: workflowType},
-		Status:    status,
+		Status:    is,
 	}}
 }
 
