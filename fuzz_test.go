@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -81,9 +80,7 @@ func hostile() map[string]string {
 // consume does with an input what bellhop does with it, from the door to the last outcome: all of it that depends on what
 // the caller sent.
 func consume(data []byte) (bellhop.Operation, error) {
-	op, err := bellhop.ParseOperation("op-1", bellhop.Provision, time.Unix(0, 0), data)
-	err = errors.Join(err, bellhop.CheckLimits(op).Err())
-	return op, err
+	return bellhop.AcceptOperation("op-1", bellhop.Provision, data)
 }
 
 func checkInput(t *testing.T, data []byte) {

@@ -163,6 +163,21 @@ func ParseOperation(id string, verb Verb, requestedAt time.Time, data []byte) (O
 	return op, faults.Err()
 }
 
+// Identify reads the id and the type that an operation's input itself has, whatever else is wrong with it. They are empty
+// when they are not there, and when the input is larger than [MaxOperationBytes]: that is not read.
+func Identify(data []byte) (id string, verb Verb) {
+	var given struct {
+		ID   json.RawMessage `json:"operation_id"`
+		Verb json.RawMessage `json:"operation_type"`
+	}
+	if len(data) > MaxOperationBytes || json.Unmarshal(data, &given) != nil {
+		return "", ""
+	}
+	_ = json.Unmarshal(given.ID, &id)     //nolint:errcheck // [ParseOperation] says what is wrong
+	_ = json.Unmarshal(given.Verb, &verb) //nolint:errcheck // as above
+	return id, verb
+}
+
 func readOperation(data []byte) (object, error) {
 	if len(data) > MaxOperationBytes {
 		return nil, fmt.Errorf("is %d bytes large; at most %d are taken", len(data), MaxOperationBytes)

@@ -51,7 +51,7 @@ const memoRequest = "bellhop_request"
 // another one under the same id is [bellhop.ErrConflict]. An invalid operation is refused with [bellhop.Faults] and not
 // started.
 func (c *Client) Start(ctx context.Context, id string, verb bellhop.Verb, input []byte) (before bool, err error) {
-	op, err := bellhop.ParseOperation(id, verb, time.Time{}, input)
+	op, err := bellhop.AcceptOperation(id, verb, input)
 	if err != nil {
 		return false, err
 	}

@@ -214,7 +214,7 @@ func (in input) check(id string, verb bellhop.Verb, needID bool) (bellhop.Operat
 			}
 		}
 	}
-	op, err := bellhop.ParseOperation(id, verb, time.Time{}, in.json)
+	op, err := bellhop.AcceptOperation(id, verb, in.json)
 	return op, in.bad(faults, err)
 }
 

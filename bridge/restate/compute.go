@@ -105,7 +105,7 @@ func (c *compute) launch(ctx sdk.Context, id string, start func(run sdk.RunConte
 
 // begin starts the operation with one callback more, which completes the awakeable.
 func (c *compute) begin(ctx context.Context, id string, verb bellhop.Verb, input json.RawMessage, awakeable string) (answer, error) {
-	if _, err := bellhop.ParseOperation(id, verb, time.Time{}, input); err != nil {
+	if _, err := bellhop.AcceptOperation(id, verb, input); err != nil {
 		return answerTo(err) // before anything is added, so that the faults are the caller's own
 	}
 	called, err := withCallback(input, c.target, awakeable)
@@ -209,12 +209,9 @@ func (g *gate) close() {
 // start starts an operation and answers its id. Starting the same one again under its id starts nothing.
 func (c *compute) start(ctx sdk.Context, input json.RawMessage) (Reference, error) {
 	id := identify(ctx, input)
-	var given struct {
-		Verb bellhop.Verb `json:"operation_type"`
-	}
-	_ = json.Unmarshal(input, &given) //nolint:errcheck // what is wrong with it is found when it is started
+	_, verb := bellhop.Identify(input)
 	return Reference{OperationID: id}, c.launch(ctx, id, func(run sdk.RunContext) (answer, error) {
-		_, err := c.ops.Start(run, id, given.Verb, input)
+		_, err := c.ops.Start(run, id, verb, input)
 		return answerTo(err)
 	})
 }
@@ -251,9 +248,8 @@ func (c *compute) cancel(ctx sdk.Context, of Reference) (Reference, error) {
 // tried. It is not the invocation's own id, which can be read out of it: that id makes up most of an awakeable's, which
 // is a secret, while an operation's id may be seen.
 func identify(ctx sdk.Context, input json.RawMessage) string {
-	var given Reference
-	if json.Unmarshal(input, &given) == nil && given.OperationID != "" {
-		return given.OperationID
+	if id, _ := bellhop.Identify(input); id != "" {
+		return id
 	}
 	sum := sha256.Sum256([]byte(ctx.Request().ID))
 	return "restate-" + hex.EncodeToString(sum[:16])

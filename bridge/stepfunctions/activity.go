@@ -1,6 +1,7 @@
 package stepfunctions
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -271,19 +272,19 @@ type request struct {
 // else follows from the token: each try of a state has a token of its own, and so each is an operation of its own.
 func (p *Poller) read(token string, input []byte) (request, *bellhop.Failure) {
 	var members map[string]json.RawMessage
-	_ = json.Unmarshal(input, &members) //nolint:errcheck // ParseOperation says what is wrong
+	if len(input) <= bellhop.MaxOperationBytes { // a larger one is refused unread
+		_ = json.Unmarshal(input, &members) //nolint:errcheck // AcceptOperation says what is wrong
+	}
 	sum := sha256.Sum256([]byte(token))
 	ask := request{id: "sfn-" + hex.EncodeToString(sum[:16]), verb: p.Verb}
-	_ = json.Unmarshal(members["operation_id"], &ask.id) //nolint:errcheck // as above
+	id, verb := bellhop.Identify(input)
+	ask.id, ask.verb = cmp.Or(id, ask.id), cmp.Or(ask.verb, verb)
 	var faults bellhop.Faults
-	if ask.verb == "" {
-		_ = json.Unmarshal(members["operation_type"], &ask.verb) //nolint:errcheck // as above
-	}
 	if ask.verb == "" && members != nil {
 		faults.Add("operation_type", `is required: "provision", "update" or "delete"`)
 		ask.verb = bellhop.Provision // to find what else is wrong
 	}
-	op, err := bellhop.ParseOperation(ask.id, ask.verb, time.Time{}, input)
+	op, err := bellhop.AcceptOperation(ask.id, ask.verb, input)
 	faults.Note("", err)
 	if p.Tenant != "" && members != nil {
 		switch op.TenantID {
@@ -311,8 +312,15 @@ func (p *Poller) read(token string, input []byte) (request, *bellhop.Failure) {
 // callbacks adds the task to the callbacks of its input, or completes the one that stands for it: the one for the
 // activity's target that has no address.
 func (p *Poller) callbacks(given json.RawMessage, token string, faults *bellhop.Faults) json.RawMessage {
-	var callbacks []map[string]json.RawMessage
-	_ = json.Unmarshal(given, &callbacks) //nolint:errcheck // ParseOperation says what is wrong
+	var raw []json.RawMessage
+	_ = json.Unmarshal(given, &raw) //nolint:errcheck // AcceptOperation says what is wrong
+	if len(raw) > bellhop.MaxCallbacks {
+		return nil // as above
+	}
+	callbacks := make([]map[string]json.RawMessage, len(raw))
+	for i := range raw {
+		_ = json.Unmarshal(raw[i], &callbacks[i]) //nolint:errcheck // as above
+	}
 	var found bool
 	for i, callback := range callbacks {
 		var target string

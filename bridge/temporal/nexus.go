@@ -2,7 +2,6 @@ package temporal
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -104,11 +103,8 @@ func (s *service) begin(ctx context.Context, verb bellhop.Verb, input converter.
 }
 
 func (s *service) start(ctx context.Context, input converter.RawValue, options nexus.StartOperationOptions) (compute.Reference, error) {
-	var given struct {
-		Verb bellhop.Verb `json:"operation_type"`
-	}
-	_ = json.Unmarshal(input.Payload().GetData(), &given) //nolint:errcheck // what is wrong with it is found when it is started
-	id, err := s.begin(ctx, given.Verb, input, options)
+	_, verb := bellhop.Identify(input.Payload().GetData())
+	id, err := s.begin(ctx, verb, input, options)
 	return compute.Reference{OperationID: id}, err
 }
 
@@ -123,9 +119,8 @@ func (s *service) cancel(ctx context.Context, of compute.Reference, _ nexus.Star
 
 // identify is the operation's id: the one in the input, else one that stays the same however often the request is tried.
 func identify(input converter.RawValue, options nexus.StartOperationOptions) string {
-	var given compute.Reference
-	if json.Unmarshal(input.Payload().GetData(), &given) == nil && given.OperationID != "" {
-		return given.OperationID
+	if id, _ := bellhop.Identify(input.Payload().GetData()); id != "" {
+		return id
 	}
 	return "nexus-" + options.RequestID
 }
