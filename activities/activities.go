@@ -126,12 +126,16 @@ const defaultElsewhere = time.Minute
 // mayBeElsewhere says whether another worker may still be configured for what this one is not. Of an operation that has
 // little time, half is left for saying so.
 func (a *Activities) mayBeElsewhere(ctx context.Context, timeout time.Duration) bool {
+	return a.mayBeElsewhereSince(ctx, activity.GetInfo(ctx).ScheduledTime, timeout)
+}
+
+// mayBeElsewhereSince counts from another moment than that in which the activity was scheduled.
+func (a *Activities) mayBeElsewhereSince(ctx context.Context, since time.Time, timeout time.Duration) bool {
 	within := cmp.Or(a.Elsewhere, defaultElsewhere)
 	if timeout > 0 {
 		within = min(within, timeout/2)
 	}
-	info := activity.GetInfo(ctx)
-	return time.Since(info.ScheduledTime) < within && time.Duration(info.Attempt)*elsewhereAfter <= within
+	return time.Since(since) < within && time.Duration(activity.GetInfo(ctx).Attempt)*elsewhereAfter <= within
 }
 
 // notHere makes the error by which an activity is sent on to another worker.

@@ -58,7 +58,7 @@ func (c *Client) read(ctx context.Context, found *workflowservice.DescribeWorkfl
 		gone: map[int]string{}, began: map[int64]time.Time{},
 		scheduled: map[int64]*historypb.ActivityTaskScheduledEventAttributes{},
 	}
-	events := c.temporal.GetWorkflowHistory(ctx, id, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	events := c.temporal.GetWorkflowHistory(ctx, id, info.GetExecution().GetRunId(), false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for events.HasNext() {
 		event, err := events.Next()
 		if err != nil {
@@ -66,7 +66,7 @@ func (c *Client) read(ctx context.Context, found *workflowservice.DescribeWorkfl
 		}
 		if started := event.GetWorkflowExecutionStartedEventAttributes(); started != nil {
 			//nolint:errcheck // an operation with faults fails and says so
-			p.op, _ = bellhop.ParseOperation(id, workflows.VerbOf(info.GetType().GetName()), info.GetStartTime().AsTime(),
+			p.op, _ = bellhop.ParseOperation(id, workflows.VerbOf(info.GetType().GetName()), event.GetEventTime().AsTime(),
 				firstPayload(started.GetInput()))
 		}
 		p.note(event)

@@ -142,14 +142,14 @@ func (c *Client) Cancel(ctx context.Context, id string) error {
 	}
 	state := visibleState(found.GetWorkflowExecutionInfo())
 	if !state.Terminal() { // it may have ended a moment ago
-		if status, err := c.query(ctx, id); err == nil {
+		if status, err := c.query(ctx, found.GetWorkflowExecutionInfo().GetExecution()); err == nil {
 			state = status.State
 		}
 	}
 	if state.Terminal() {
 		return fmt.Errorf("cancel operation %s: %w", id, bellhop.ErrEnded)
 	}
-	err = c.temporal.CancelWorkflow(ctx, id, "")
+	err = c.temporal.CancelWorkflow(ctx, id, found.GetWorkflowExecutionInfo().GetExecution().GetRunId())
 	if _, gone := errors.AsType[*serviceerror.NotFound](err); gone { // it was there a moment ago
 		return fmt.Errorf("cancel operation %s: %w", id, bellhop.ErrEnded)
 	}

@@ -9,10 +9,8 @@ import (
 	"strings"
 	"time"
 
-	commonpb "go.temporal.io/api/common/v1"
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
-	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
@@ -84,7 +82,7 @@ func (c *Client) ring(ctx context.Context, seen *sight, i int) (bool, error) {
 	if receipt.State.Settled() && receipt.State != bellhop.ReceiptUndeliverable {
 		return false, nil
 	}
-	if rings, err := c.hasten(ctx, id, i, seen.found.GetPendingActivities()); rings || err != nil {
+	if rings, err := c.hasten(ctx, seen.found, i); rings || err != nil {
 		return rings, err
 	}
 	if !closed(seen.found) && receipt.State != bellhop.ReceiptUndeliverable {
@@ -100,11 +98,18 @@ func (c *Client) ring(ctx context.Context, seen *sight, i int) (bool, error) {
 	if err != nil || delivery == nil {
 		return false, err
 	}
-	again := workflows.RedeliverID(id, i, delivery.State)
-	if under, err := c.temporal.DescribeWorkflowExecution(ctx, again, ""); err == nil && !closed(under) {
-		_, err := c.hasten(ctx, again, i, under.GetPendingActivities())
+	under, err := c.redelivery(ctx, seen.Status.Outcome, i, delivery.State)
+	if err != nil {
+		return false, err
+	}
+	if under != nil && !closed(under) {
+		_, err := c.hasten(ctx, under, i)
 		return true, err
 	}
+	if under != nil && under.GetWorkflowExecutionInfo().GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED {
+		return false, nil // it has reached the caller
+	}
+	again := workflows.RedeliverID(id, seen.RequestedAt, i, delivery.State)
 	_, err = c.temporal.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
 		ID:        again,
 		TaskQueue: c.taskQueue,
@@ -125,8 +130,8 @@ func (c *Client) ring(ctx context.Context, seen *sight, i int) (bool, error) {
 // hasten has the delivery to a callback tried at once, if one is pending. One whose attempt is under way is left alone:
 // to reset it would make Temporal forget that it began, and whether a caller that has ended since was reached could not
 // be told.
-func (c *Client) hasten(ctx context.Context, workflowID string, callback int, tried []*workflowpb.PendingActivityInfo) (bool, error) {
-	for _, info := range tried {
+func (c *Client) hasten(ctx context.Context, of *workflowservice.DescribeWorkflowExecutionResponse, callback int) (bool, error) {
+	for _, info := range of.GetPendingActivities() {
 		if i, _, ok := workflows.Delivered(info.GetActivityId()); !ok || i != callback {
 			continue
 		}
@@ -135,7 +140,7 @@ func (c *Client) hasten(ctx context.Context, workflowID string, callback int, tr
 		}
 		_, err := c.temporal.WorkflowService().ResetActivity(ctx, &workflowservice.ResetActivityRequest{
 			Namespace: c.namespace,
-			Execution: &commonpb.WorkflowExecution{WorkflowId: workflowID},
+			Execution: of.GetWorkflowExecutionInfo().GetExecution(),
 			Identity:  "bellhop",
 			Activity:  &workflowservice.ResetActivityRequest_Id{Id: info.GetActivityId()},
 		})
@@ -167,13 +172,37 @@ func (s *sight) givenUp(callback int) (*activities.Delivery, error) {
 		return nil, fmt.Errorf("encode outcome: %w", err)
 	}
 	return &activities.Delivery{
-		Callback:   callbacks[callback],
-		CallbackID: s.CallbackID,
-		Event:      s.Event,
-		State:      s.State,
-		Outcome:    outcome,
-		ReachedAt:  s.FinishedAt,
+		Callback:    callbacks[callback],
+		CallbackID:  s.CallbackID,
+		Event:       s.Event,
+		State:       s.State,
+		Outcome:     outcome,
+		ReachedAt:   s.FinishedAt,
+		RequestedAt: s.RequestedAt,
 	}, nil
+}
+
+// redelivery finds the workflow that rings a caller of an operation again; nil when there is none.
+func (c *Client) redelivery(ctx context.Context, of bellhop.Outcome, callback int, state bellhop.State,
+) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
+	for _, id := range []string{
+		workflows.RedeliverID(of.OperationID, of.RequestedAt, callback, state),
+		workflows.OldRedeliverID(of.OperationID, callback, state),
+	} {
+		found, err := c.temporal.DescribeWorkflowExecution(ctx, id, "")
+		if _, none := errors.AsType[*serviceerror.NotFound](err); none {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("find redelivery of %s: %w", bellhop.CallbackID(of.OperationID, state), err)
+		}
+		// One of the first version may be of an earlier operation under the same id: nothing rings for this one before it
+		// was requested.
+		if started := found.GetWorkflowExecutionInfo().GetStartTime().AsTime(); started.After(of.RequestedAt) {
+			return found, nil
+		}
+	}
+	return nil, nil //nolint:nilnil // there is none, and nothing wrong
 }
 
 // redelivered fills in what became of the callbacks that were rung again after they had been given up.
@@ -187,13 +216,12 @@ func (c *Client) redelivered(ctx context.Context, status *bellhop.Status, closed
 		if receipt.State != bellhop.ReceiptUndeliverable && (receipt.State.Settled() || !closed) {
 			continue
 		}
-		id := workflows.RedeliverID(status.OperationID, i, state)
-		found, err := c.temporal.DescribeWorkflowExecution(ctx, id, "")
-		if _, none := errors.AsType[*serviceerror.NotFound](err); none {
-			continue
-		}
+		found, err := c.redelivery(ctx, status.Outcome, i, state)
 		if err != nil {
-			return fmt.Errorf("find redelivery of %s: %w", receipt.CallbackID, err)
+			return err
+		}
+		if found == nil {
+			continue
 		}
 		if found.GetWorkflowExecutionInfo().GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
 			*receipt = bellhop.Receipt{
@@ -205,7 +233,8 @@ func (c *Client) redelivered(ctx context.Context, status *bellhop.Status, closed
 			continue
 		}
 		var settled bellhop.Receipt
-		err = c.temporal.GetWorkflow(ctx, id, "").Get(ctx, &settled)
+		run := found.GetWorkflowExecutionInfo().GetExecution()
+		err = c.temporal.GetWorkflow(ctx, run.GetWorkflowId(), run.GetRunId()).Get(ctx, &settled)
 		if failed, ok := errors.AsType[*temporal.ApplicationError](err); ok && failed.Type() == workflows.ErrorUndeliverable {
 			err = failed.Details(&settled)
 		}

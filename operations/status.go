@@ -45,7 +45,7 @@ func (c *Client) look(ctx context.Context, id string) (sight, error) {
 	}
 	s := sight{found: found}
 	if !closed(found) {
-		s.Status, s.Silence = c.query(ctx, id)
+		s.Status, s.Silence = c.query(ctx, found.GetWorkflowExecutionInfo().GetExecution())
 	}
 	if closed(found) || s.Silence != nil {
 		if ctx.Err() != nil {
@@ -69,11 +69,11 @@ func closed(found *workflowservice.DescribeWorkflowExecutionResponse) bool {
 	return found.GetWorkflowExecutionInfo().GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
 }
 
-func (c *Client) query(ctx context.Context, id string) (bellhop.Status, error) {
+func (c *Client) query(ctx context.Context, of *commonpb.WorkflowExecution) (bellhop.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
 	var status bellhop.Status
-	answer, err := c.temporal.QueryWorkflow(ctx, id, "", workflows.QueryStatus)
+	answer, err := c.temporal.QueryWorkflow(ctx, of.GetWorkflowId(), of.GetRunId(), workflows.QueryStatus)
 	if err != nil {
 		return status, err
 	}
@@ -86,10 +86,16 @@ func (c *Client) query(ctx context.Context, id string) (bellhop.Status, error) {
 // Refresh has the resource observed now and tells where the operation stands. When it was observed a moment ago, has
 // finished or cannot be refreshed, it is [Client.Status].
 func (c *Client) Refresh(ctx context.Context, id string) (bellhop.Report, error) {
+	found, err := c.describe(ctx, id)
+	if err != nil {
+		return bellhop.Report{}, err
+	}
 	updating, cancel := context.WithTimeout(ctx, 2*queryTimeout)
 	defer cancel()
 	handle, err := c.temporal.UpdateWorkflow(updating, client.UpdateWorkflowOptions{
 		WorkflowID:   id,
+		// It goes to the operation that was found, and to no other workflow that may have the id by then.
+		FirstExecutionRunID: found.GetWorkflowExecutionInfo().GetFirstRunId(),
 		UpdateName:   workflows.UpdateRefresh,
 		WaitForStage: client.WorkflowUpdateStageCompleted,
 	})

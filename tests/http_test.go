@@ -191,7 +191,7 @@ func TestOperationThroughHTTP(t *testing.T) {
 
 	began := time.Now()
 	polled := c.call(http.StatusOK, "GET", started.header.Get("Operation-Location")+"?wait=60s", "")
-	require.Less(t, time.Since(began), 30*time.Second, "the answer comes when the operation ends")
+	require.Less(t, time.Since(began), 55*time.Second, "the answer comes when the operation ends")
 	require.Empty(t, polled.header.Get("Retry-After"), "there is nothing more to wait for")
 	b.until("the caller is called back", func() bool { return got()["web-1/succeeded"].Times == 1 })
 	pushed := got()["web-1/succeeded"].Bodies[0]
@@ -353,7 +353,7 @@ func TestWaitingOverHTTPForWhatIsNotDelivered(t *testing.T) {
 			`, "callbacks": [{"target": "caller", "address": {"workflow_id": "caller"}, "states": `+states+`}]`))
 		got := c.status(http.StatusOK, "GET", "/v1/operations/"+id+"?wait=60s", "")
 		require.Equal(t, bellhop.Succeeded, got.State)
-		require.Less(t, time.Since(got.FinishedAt), 8*time.Second)
+		require.Less(t, time.Since(got.FinishedAt), 50*time.Second)
 		require.False(t, got.Callbacks[0].State.Settled())
 	}
 }

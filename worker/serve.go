@@ -147,6 +147,7 @@ type workers []worker.Worker
 
 func newWorkers(connection client.Client, config Config, made *parts, ops *operations.Client, fail func(error)) workers {
 	worker.SetStickyWorkflowCacheSize(config.Limits.CachedWorkflows)
+	worker.SetBinaryChecksum(workflows.Build + "/" + version) // by which its histories say by which rules they were begun
 	options := worker.Options{
 		MaxConcurrentActivityExecutionSize:     config.Limits.Activities,
 		MaxConcurrentWorkflowTaskExecutionSize: config.Limits.WorkflowTasks,

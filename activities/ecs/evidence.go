@@ -14,6 +14,7 @@ import (
 
 	"bellhop"
 	"bellhop/activities"
+	"bellhop/internal/allowlist"
 )
 
 // How much evidence is kept.
@@ -147,7 +148,7 @@ func (c *clients) secretsOf(ctx context.Context, task types.Task) []string {
 // logTail is the end of what a task's container wrote. A log that cannot be read is said in its place: the failure is
 // worth more than the log.
 func (p *Provider) logTail(ctx context.Context, c *clients, of key, task types.Task) string {
-	group, lines := forTenant(p.config.LogGroup, of.tenant), *p.config.LogLines
+	group, lines := allowlist.ForTenant(p.config.LogGroup, of.tenant), *p.config.LogLines
 	if group == "" || lines == 0 || !strings.HasPrefix(familyOf(aws.ToString(task.TaskDefinitionArn)), of.name()) {
 		return ""
 	}

@@ -87,10 +87,13 @@ type resourceTasks struct {
 // tasksOf finds all tasks of an operation's resource: those of its families, and of one besides, which the operator's
 // own task definitions are of.
 func (c *clients) tasksOf(ctx context.Context, op bellhop.Operation, besides string) (resourceTasks, error) {
-	families, err := c.families(ctx, keyOf(op).name()+"-")
+	beginning := keyOf(op).name() + "-"
+	families, err := c.families(ctx, beginning)
 	if err != nil {
 		return resourceTasks{}, err
 	}
+	// Another resource's families may begin like this too. They are longer.
+	families = slices.DeleteFunc(families, func(family string) bool { return len(family) != len(beginning)+contentHash })
 	all := resourceTasks{families: families}
 	if besides != "" && !slices.Contains(families, besides) {
 		families = append(slices.Clone(families), besides)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -62,8 +63,12 @@ func New(config Config, ops bridge.Operations, logger *slog.Logger, observe Obse
 	if err != nil {
 		return nil, fmt.Errorf("read openapi.yaml: %w", err)
 	}
+	known, err := config.openTokens()
+	if err != nil {
+		return nil, fmt.Errorf("read tokens_file: %w", err)
+	}
 	s := &Server{
-		config: config, ops: ops, tokens: newTokens(config.Tokens), logger: logger, observe: observe,
+		config: config, ops: ops, tokens: known, logger: logger, observe: observe,
 		mux: http.NewServeMux(), waits: semaphore.NewWeighted(int64(cmp.Or(config.Waits, defaultWaits))),
 	}
 	s.stopping, s.answer = context.WithCancel(context.Background())
@@ -113,7 +118,12 @@ func (s *Server) Listen(failed func(error)) error {
 		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
 	}
 	if s.config.TLS != nil {
-		server.TLSConfig = s.config.TLS.server()
+		config, err := s.config.TLS.open()
+		if err != nil {
+			return errors.Join(fmt.Errorf("listen for the API: %w", err), listener.Close())
+		}
+		encrypted := &tlsListener{Listener: listener, config: config}
+		server.Handler, server.ConnContext, listener = encrypted.follow(s), encrypted.note, encrypted
 	}
 	s.stop = bridge.Serve(server, listener, stopWithin, func(err error) { failed(fmt.Errorf("serve the API: %w", err)) })
 	return nil

@@ -2,6 +2,8 @@ package temporal
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -16,6 +18,7 @@ import (
 	"bellhop"
 	"bellhop/bridge"
 	"bellhop/bridge/temporal/compute"
+	"bellhop/internal/own"
 )
 
 // NewService makes the Nexus service whose contract is package compute.
@@ -23,9 +26,9 @@ func NewService(ops bridge.Compute) *nexus.Service {
 	s := &service{ops: ops}
 	made := nexus.NewService(compute.Service)
 	made.MustRegister(
-		s.carryOut(compute.Provision.Name(), bellhop.Provision, "ProvisionCompute"),
-		s.carryOut(compute.Update.Name(), bellhop.Update, "UpdateCompute"),
-		s.carryOut(compute.Delete.Name(), bellhop.Delete, "DeleteCompute"),
+		s.carryOut(compute.Provision.Name(), bellhop.Provision, own.Provision),
+		s.carryOut(compute.Update.Name(), bellhop.Update, own.Update),
+		s.carryOut(compute.Delete.Name(), bellhop.Delete, own.Delete),
 		nexus.NewSyncOperation(compute.Start.Name(), s.start),
 		nexus.NewSyncOperation(compute.Status.Name(), s.status),
 		nexus.NewSyncOperation(compute.Cancel.Name(), s.cancel),
@@ -90,6 +93,37 @@ func (c *carryOut) Start(ctx context.Context, input converter.RawValue, options 
 	default:
 		return nil, nexus.NewHandlerErrorf(nexus.HandlerErrorTypeUnavailable, "the operation has closed and is told to be %s", outcome.State)
 	}
+}
+
+// runToken is the operation token that the SDK gives to whoever starts a workflow by Nexus. It is not signed: anybody who
+// may call the endpoint can make one up.
+type runToken struct {
+	Version    int    `json:"v"`
+	Type       int    `json:"t"`
+	Namespace  string `json:"ns"`
+	WorkflowID string `json:"wid"`
+}
+
+// typeWorkflowRun is the type of such a token.
+const typeWorkflowRun = 1
+
+// Cancel is part of [nexus.Operation]. The SDK's own would cancel any workflow that a token names; this one cancels
+// operations, of the tenants that may be acted for from here.
+func (c *carryOut) Cancel(ctx context.Context, text string, _ nexus.CancelOperationOptions) error {
+	var token runToken
+	data, err := base64.RawURLEncoding.DecodeString(text)
+	if err == nil {
+		err = json.Unmarshal(data, &token)
+	}
+	if err != nil || token.Version != 0 || token.Type != typeWorkflowRun || token.WorkflowID == "" ||
+		token.Namespace != temporalnexus.GetOperationInfo(ctx).Namespace {
+		return nexus.NewHandlerErrorf(nexus.HandlerErrorTypeBadRequest, "this is not the token of an operation of this service")
+	}
+	err = c.service.ops.Cancel(ctx, token.WorkflowID)
+	if errors.Is(err, bellhop.ErrEnded) {
+		return nil // the caller hears how it ended
+	}
+	return refused(err)
 }
 
 // begin starts an operation and answers its id.
