@@ -45,7 +45,7 @@ type Operation struct {
 	// it. That removes the resource as a delete would, also what an earlier operation had made under its name and this one
 	// has taken over; what serves already is changed by an update, which removes nothing.
 	OnCancel CancelPolicy `json:"on_cancel,omitempty"`
-	// Metadata is echoed in every outcome, up to 16 KiB. It is not a place for secrets.
+	// Metadata is echoed in every outcome, up to 256 entries and 16 KiB. It is not a place for secrets.
 	Metadata map[string]string `json:"metadata,omitempty"`
 }
 
@@ -53,13 +53,13 @@ type Operation struct {
 type Spec struct {
 	// Image is the container image. Required, except to delete.
 	Image string `json:"image,omitempty"`
-	// Command replaces the image's entrypoint.
+	// Command replaces the image's entrypoint, at most 1000 words.
 	Command []string `json:"command,omitempty"`
-	// Args replace the image's command.
+	// Args replace the image's command, at most 1000 words.
 	Args []string `json:"args,omitempty"`
-	// Env are environment variables. Their values are treated as secrets: they show up in no log, status or outcome.
+	// Env are environment variables, at most 1000. Their values are treated as secrets: they show up in no log, status or outcome.
 	Env map[string]string `json:"env,omitempty"`
-	// Secrets are environment variables whose values the platform, or the worker, looks up: by reference, never by value.
+	// Secrets are environment variables, at most 1000, whose values the platform, or the worker, looks up: by reference, never by value.
 	// What a reference is says the provider's page.
 	Secrets map[string]string `json:"secrets,omitempty"`
 	// CPUMillis is the CPU of one replica in thousandths of a core. Default 0: the provider's own default.
@@ -68,7 +68,7 @@ type Spec struct {
 	MemoryMiB int `json:"memory_mib,omitempty"`
 	// Replicas is how many of it run, 1 to 1000. Default 1.
 	Replicas int `json:"replicas,omitempty"`
-	// Ports are what it listens on.
+	// Ports are what it listens on, at most 64.
 	Ports []Port `json:"ports,omitempty"`
 	// HealthCheck decides when a replica is ready. Without one it is ready once it runs.
 	HealthCheck *HealthCheck `json:"health_check,omitempty"`
