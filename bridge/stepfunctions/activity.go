@@ -230,7 +230,7 @@ func (p *Poller) fail(ctx context.Context, token string, ask request, failure *b
 	outcome := bellhop.Outcome{
 		SchemaVersion: bellhop.SchemaVersion, CallbackID: bellhop.CallbackID(ask.id, bellhop.Failed), Event: bellhop.EventFailed,
 		OperationID: ask.id, OperationType: ask.verb, TenantID: ask.tenant, Resource: ask.resource, Provider: ask.provider,
-		State: bellhop.Failed, Error: failure, RequestedAt: now, FinishedAt: now,
+		State: bellhop.Failed, Error: failure.Clean([]string{token}), RequestedAt: now, FinishedAt: now,
 	}
 	body, err := json.Marshal(outcome)
 	if err != nil {
@@ -276,9 +276,9 @@ func (p *Poller) read(token string, input []byte) (request, *bellhop.Failure) {
 		_ = json.Unmarshal(input, &members) //nolint:errcheck // AcceptOperation says what is wrong
 	}
 	sum := sha256.Sum256([]byte(token))
-	ask := request{id: "sfn-" + hex.EncodeToString(sum[:16]), verb: p.Verb}
+	own := "sfn-" + hex.EncodeToString(sum[:16])
 	id, verb := bellhop.Identify(input)
-	ask.id, ask.verb = cmp.Or(id, ask.id), cmp.Or(ask.verb, verb)
+	ask := request{id: cmp.Or(id, own), verb: cmp.Or(p.Verb, verb)}
 	var faults bellhop.Faults
 	if ask.verb == "" && members != nil {
 		faults.Add("operation_type", `is required: "provision", "update" or "delete"`)
@@ -286,6 +286,13 @@ func (p *Poller) read(token string, input []byte) (request, *bellhop.Failure) {
 	}
 	op, err := bellhop.AcceptOperation(ask.id, ask.verb, input)
 	faults.Note("", err)
+	// What is no id and no verb may be too long for the cause that fails the task, and for a log.
+	if bellhop.CheckID(ask.id) != nil {
+		ask.id = own
+	}
+	if !slices.Contains(bellhop.Verbs(), ask.verb) {
+		ask.verb = ""
+	}
 	if p.Tenant != "" && members != nil {
 		switch op.TenantID {
 		case p.Tenant:
