@@ -41,6 +41,9 @@ type Operation struct {
 	// Timeout bounds the operation from its request to its end, "1s" to "168h". Default "30m". An operation that
 	// times out fails with TIMEOUT, lists what exists and leaves it alone.
 	Timeout Duration `json:"timeout,omitempty"`
+	// Priority decides between operations that wait for the same workers, 1 to 5: 1 is the most urgent. A tenant may be
+	// allowed less urgent ones only. Default: Temporal's, 3.
+	Priority int `json:"priority,omitempty"`
 	// OnCancel says what a cancelled operation does with what exists: "leave" it (the default) or, of a provision, "remove"
 	// it. That removes the resource as a delete would, also what an earlier operation had made under its name and this one
 	// has taken over; what serves already is changed by an update, which removes nothing.
@@ -163,19 +166,30 @@ func ParseOperation(id string, verb Verb, requestedAt time.Time, data []byte) (O
 	return op, faults.Err()
 }
 
-// Identify reads the id and the type that an operation's input itself has, whatever else is wrong with it. They are empty
-// when they are not there, and when the input is larger than [MaxOperationBytes]: that is not read.
-func Identify(data []byte) (id string, verb Verb) {
+// Identity is what an operation's input says of itself.
+type Identity struct {
+	ID     string
+	Verb   Verb
+	Tenant string
+}
+
+// Identify reads the id, the type and the tenant that an operation's input itself has, whatever else is wrong with it. They
+// are empty when they are not there, and when the input is larger than [MaxOperationBytes]: that is not read.
+func Identify(data []byte) Identity {
 	var given struct {
-		ID   json.RawMessage `json:"operation_id"`
-		Verb json.RawMessage `json:"operation_type"`
+		ID     json.RawMessage `json:"operation_id"`
+		Verb   json.RawMessage `json:"operation_type"`
+		Tenant json.RawMessage `json:"tenant_id"`
 	}
 	if len(data) > MaxOperationBytes || json.Unmarshal(data, &given) != nil {
-		return "", ""
+		return Identity{}
 	}
-	_ = json.Unmarshal(given.ID, &id)     //nolint:errcheck // [ParseOperation] says what is wrong
-	_ = json.Unmarshal(given.Verb, &verb) //nolint:errcheck // as above
-	return id, verb
+	var identity Identity
+	_ = json.Unmarshal(given.ID, &identity.ID)         //nolint:errcheck // [ParseOperation] says what is wrong
+	_ = json.Unmarshal(given.Verb, &identity.Verb)     //nolint:errcheck // as above
+	_ = json.Unmarshal(given.Tenant, &identity.Tenant) //nolint:errcheck // as above
+	identity.Tenant = SoundName(identity.Tenant)
+	return identity
 }
 
 func readOperation(data []byte) (object, error) {
@@ -273,6 +287,10 @@ func (op *Operation) check(faults *Faults) {
 	}
 	if t := time.Duration(op.Timeout); t < MinTimeout || t > MaxTimeout {
 		faults.Add("timeout", "must be 1s to 168h")
+	}
+	if op.Priority < 0 || op.Priority > 5 {
+		faults.Add("priority", "must be 1 to 5, or be left out")
+		op.Priority = 0 // Temporal refuses a whole workflow task over it, again and again
 	}
 	switch op.OnCancel {
 	case Leave:

@@ -153,7 +153,7 @@ func TestParseRefuses(t *testing.T) {
 				"ports": [{"container_port": 0, "protocol": "icmp", "name": "HTTP"}],
 				"health_check": {"interval": "1ms", "timeout": "1ms", "retries": 11, "start_period": "-1s"}}}`,
 			faults: []string{
-				`metdata: is not a known field (known are callbacks, metadata, on_cancel, operation_id, operation_type, provider, provider_config, requested_at, resource, spec, tenant_id, timeout)`,
+				`metdata: is not a known field (known are callbacks, metadata, on_cancel, operation_id, operation_type, priority, provider, provider_config, requested_at, resource, spec, tenant_id, timeout)`,
 				`on_cancel: must be "leave" or "remove"`,
 				`provider: must be a string, not a number`,
 				`resource: must be 1 to 63 letters, digits, '.', '_' or '-', beginning and ending with a letter or digit`,
@@ -202,6 +202,8 @@ func TestParseRefuses(t *testing.T) {
 		{name: "RemoveOnUpdate", reason: "cancelling an update must not delete what served before", verb: bellhop.Update, text: with(`"on_cancel": "remove"`), faults: []string{`on_cancel: must be "leave" for update: only a cancelled provision may remove what exists`}},
 		{name: "TimeoutTooShort", reason: "a second is the least that can be meant", text: with(`"timeout": "999ms"`), faults: []string{"timeout: must be 1s to 168h"}},
 		{name: "TimeoutTooLong", reason: "a week is the most", text: with(`"timeout": "168h0m1s"`), faults: []string{"timeout: must be 1s to 168h"}},
+		{name: "PriorityTooUrgent", reason: "Temporal has five", text: with(`"priority": -1`), faults: []string{"priority: must be 1 to 5, or be left out"}},
+		{name: "PriorityTooLow", reason: "Temporal has five", text: with(`"priority": 6`), faults: []string{"priority: must be 1 to 5, or be left out"}},
 		{name: "TimeoutNumber", reason: "a number has no unit", text: with(`"timeout": 900`), faults: []string{"timeout: must be a string, not a number"}},
 		{name: "Metadata", reason: "metadata is carried by every outcome", text: with(`"metadata": {"k": "` + strings.Repeat("x", bellhop.MaxMetadataBytes) + `"}`), faults: []string{"metadata: is 16385 bytes large; at most 16384 are taken"}},
 		{name: "Large", reason: "what no engine could carry is refused unread", text: with(`"metadata": {"k": "` + strings.Repeat("x", bellhop.MaxOperationBytes) + `"}`), faults: []string{"is 262243 bytes large; at most 262144 are taken"}},

@@ -293,11 +293,14 @@ func views(text string) []view {
 	}
 	for _, v := range []view{all[0], all[len(all)-1]}[:min(len(all), 2)] {
 		if decoded, ok := v.decode('%', unpercent); ok {
-			v = decoded
-			all = append(all, v)
-		}
-		if decoded, ok := v.decode('+', func(string) ([]byte, int) { return []byte{' '}, 1 }); ok {
 			all = append(all, decoded)
+		}
+		// In a query a "+" is a space, and "%2B" is a "+": spaces come first.
+		if spaced, ok := v.decode('+', func(string) ([]byte, int) { return []byte{' '}, 1 }); ok {
+			all = append(all, spaced)
+			if decoded, ok := spaced.decode('%', unpercent); ok {
+				all = append(all, decoded)
+			}
 		}
 	}
 	return all

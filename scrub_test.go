@@ -35,15 +35,16 @@ const pem = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcw\n
 
 func TestScrub_FindsEveryForm(t *testing.T) {
 	for name, secret := range map[string]string{
-		"plain":       "correct-horse-battery",
-		"shortest":    "s3cr3t",
-		"quotes":      `pa"ss\wo'rd<&>`,
-		"white space": "correct horse\tbattery",
-		"not ASCII":   "pässwörd-🔑-ключ",
-		"binary":      "\x00\x01\xff\xfesecret\x80",
-		"URL":         "p@ss/w?rd+1=%41&x#y",
-		"base64":      "c2VjcmV0LXNlY3JldC1zZWNyZXQ+/A==",
-		"lines":       pem,
+		"plain":          "correct-horse-battery",
+		"shortest":       "s3cr3t",
+		"quotes":         `pa"ss\wo'rd<&>`,
+		"white space":    "correct horse\tbattery",
+		"plus and space": "correct+horse battery",
+		"not ASCII":      "pässwörd-🔑-ключ",
+		"binary":         "\x00\x01\xff\xfesecret\x80",
+		"URL":            "p@ss/w?rd+1=%41&x#y",
+		"base64":         "c2VjcmV0LXNlY3JldC1zZWNyZXQ+/A==",
+		"lines":          pem,
 	} {
 		std, encoded := base64.StdEncoding, map[string]string{}
 		encoded["as it is"] = secret

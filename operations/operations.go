@@ -23,6 +23,7 @@ import (
 
 	"bellhop"
 	"bellhop/bridge"
+	"bellhop/internal/tenancy"
 	"bellhop/workflows"
 )
 
@@ -31,6 +32,10 @@ type Client struct {
 	temporal  client.Client
 	namespace string
 	taskQueue string
+	// policy is what tenants may name and use; nil bounds nobody, as for the command line, whose users have Temporal's own
+	// rights.
+	policy *tenancy.Policy
+	quotas *quotas
 }
 
 // New makes a client. The task queue is the one that the workers poll; empty stands for "bellhop".
@@ -41,6 +46,15 @@ func New(c client.Client, namespace, taskQueue string) *Client {
 	return &Client{temporal: c, namespace: namespace, taskQueue: taskQueue}
 }
 
+// Govern makes a client keep tenants within a policy. It comes before anything is started.
+func (c *Client) Govern(policy *tenancy.Policy) {
+	c.policy = policy
+	c.quotas = newQuotas(c.countOpen)
+}
+
+// MakeID makes an id of the tenant's of what a way in derived from a request.
+func (c *Client) MakeID(tenant, derived string) string { return c.policy.For(tenant).MakeID(derived) }
+
 var _ bridge.Operations = (*Client)(nil)
 
 // memoRequest names the memo with the hash of what was asked for, by which the same request is told from another one
@@ -49,16 +63,46 @@ const memoRequest = "bellhop_request"
 
 // Start starts an operation. Starting the same one again under its id is no error and starts nothing, which before says;
 // another one under the same id is [bellhop.ErrConflict]. An invalid operation is refused with [bellhop.Faults] and not
-// started.
+// started; a tenant that has as many open operations as it may, with [bellhop.ErrTooMany].
 func (c *Client) Start(ctx context.Context, id string, verb bellhop.Verb, input []byte) (before bool, err error) {
 	op, err := bellhop.AcceptOperation(id, verb, input)
-	if err != nil {
-		return false, err
+	faults, stray := c.policy.Check(op, err)
+	if len(faults) > 0 {
+		return false, append(faults, stray...).Err()
 	}
 	request, err := requestHash(op)
 	if err != nil {
 		return false, err
 	}
+	if len(stray) > 0 {
+		// Who started it before there was this rule, and asks again, is answered as before. Whether the id belongs to another
+		// operation is not told.
+		before, err := c.startedBefore(ctx, id, verb, request)
+		if errors.Is(err, bellhop.ErrNotFound) || errors.Is(err, bellhop.ErrConflict) {
+			err = stray.Err()
+		}
+		return before, err
+	}
+	rules := c.policy.For(op.TenantID)
+	cancelled, err := c.quotas.take(ctx, rules)
+	if errors.Is(err, bellhop.ErrTooMany) {
+		if before, found := c.startedBefore(ctx, id, verb, request); !errors.Is(found, bellhop.ErrNotFound) {
+			return before, found
+		}
+	}
+	if err != nil {
+		return false, fmt.Errorf("start operation %s: %w", id, err)
+	}
+	before, err = c.execute(ctx, op, rules, request, input)
+	if before || err != nil {
+		cancelled()
+	}
+	return before, err
+}
+
+// execute starts the workflow of an operation that is in order.
+func (c *Client) execute(ctx context.Context, op bellhop.Operation, rules tenancy.Rules, request string, input []byte) (before bool, err error) {
+	id, verb := op.ID, op.Verb
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, input); err != nil {
 		return false, fmt.Errorf("read operation: %w", err)
@@ -78,7 +122,9 @@ func (c *Client) Start(ctx context.Context, id string, verb bellhop.Verb, input 
 			workflows.Provider.ValueSet(op.Provider),
 		),
 		StaticSummary: fmt.Sprintf("%s %s/%s on %s", verb, op.TenantID, op.Resource, op.Provider),
-		Priority:      temporal.Priority{FairnessKey: op.TenantID},
+		Priority: temporal.Priority{
+			PriorityKey: rules.PriorityOf(op), FairnessKey: op.TenantID, FairnessWeight: rules.Weight,
+		},
 	}
 	_, err = c.temporal.ExecuteWorkflow(ctx, options, workflows.TypeFor(verb), json.RawMessage(compact.Bytes()))
 	var exists *serviceerror.WorkflowExecutionAlreadyStarted

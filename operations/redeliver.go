@@ -59,16 +59,22 @@ func (c *Client) RedeliverAll(ctx context.Context, filter bellhop.Filter, target
 	filter.Undelivered = true
 	var page []byte
 	for {
-		items, next, err := c.page(ctx, filter, 100, page)
+		found, next, err := c.inspectPage(ctx, filter, inspectedAtOnce, page)
 		if err != nil {
 			return err
 		}
-		for _, item := range items {
-			rung, err := c.redeliver(ctx, item.OperationID, target, filter.Since)
+		for _, one := range found {
+			if one.err == nil && len(one.Undelivered) == 0 {
+				continue
+			}
+			rung, err := []string(nil), one.err
+			if err == nil {
+				rung, err = c.redeliver(ctx, one.OperationID, target, filter.Since)
+			}
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			tell(item.OperationID, rung, err)
+			tell(one.OperationID, rung, err)
 		}
 		if page = next; len(page) == 0 {
 			return nil
@@ -118,8 +124,9 @@ func (c *Client) ring(ctx context.Context, seen *sight, i int) (bool, error) {
 		WorkflowIDReusePolicy:                    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY,
 		WorkflowExecutionErrorWhenAlreadyStarted: true,
 		StaticSummary:                            fmt.Sprintf("ring %s again: %s", receipt.Target, delivery.CallbackID),
-		Priority:                                 temporal.Priority{FairnessKey: seen.TenantID},
+		Priority:                                 temporal.Priority{FairnessKey: seen.TenantID, FairnessWeight: c.policy.For(seen.TenantID).Weight},
 		TypedSearchAttributes:                    temporal.NewSearchAttributes(workflows.Tenant.ValueSet(seen.TenantID)),
+		Memo:                                     seen.remaining(),
 	}, workflows.RedeliverCallback, i, *delivery)
 	if _, reached := errors.AsType[*serviceerror.WorkflowExecutionAlreadyStarted](err); reached {
 		return false, nil
@@ -245,18 +252,4 @@ func (c *Client) redelivered(ctx context.Context, status *bellhop.Status, closed
 		}
 	}
 	return nil
-}
-
-// undelivered are the callbacks of an operation that has ended that did not reach their callers.
-func (c *Client) undelivered(ctx context.Context, id string) ([]bellhop.Receipt, error) {
-	report, err := c.Status(ctx, id)
-	if err != nil {
-		if errors.Is(err, bellhop.ErrNotFound) { // its retention is over
-			return nil, nil
-		}
-		return nil, err
-	}
-	return slices.DeleteFunc(report.Callbacks, func(r bellhop.Receipt) bool {
-		return r.State == bellhop.ReceiptPending || r.State.Settled() && r.State != bellhop.ReceiptUndeliverable
-	}), nil
 }

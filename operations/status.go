@@ -93,11 +93,11 @@ func (c *Client) Refresh(ctx context.Context, id string) (bellhop.Report, error)
 	updating, cancel := context.WithTimeout(ctx, 2*queryTimeout)
 	defer cancel()
 	handle, err := c.temporal.UpdateWorkflow(updating, client.UpdateWorkflowOptions{
-		WorkflowID:   id,
+		WorkflowID: id,
 		// It goes to the operation that was found, and to no other workflow that may have the id by then.
 		FirstExecutionRunID: found.GetWorkflowExecutionInfo().GetFirstRunId(),
-		UpdateName:   workflows.UpdateRefresh,
-		WaitForStage: client.WorkflowUpdateStageCompleted,
+		UpdateName:          workflows.UpdateRefresh,
+		WaitForStage:        client.WorkflowUpdateStageCompleted,
 	})
 	if err == nil {
 		// Its answer lacks the deliveries that are being tried, so the status is asked for all the same.
@@ -231,6 +231,13 @@ func keyword(attributes *commonpb.SearchAttributes, key temporal.SearchAttribute
 		return ""
 	}
 	return value
+}
+
+// Exhausted says whether an error means that too much was asked for: of Temporal, or by a tenant. It may be asked for
+// again.
+func Exhausted(err error) bool {
+	var exhausted *serviceerror.ResourceExhausted
+	return errors.As(err, &exhausted) || errors.Is(err, bellhop.ErrTooMany)
 }
 
 // Unreachable says whether an error means that Temporal itself could not be reached.

@@ -120,7 +120,7 @@ func (c *httpCaller) refused(code httpapi.ProblemCode, method, path, body string
 // order is an operation as a body of a request.
 func order(id, tenant, script, more string) string {
 	return fmt.Sprintf(`{"operation_id": %q, "operation_type": "provision", "tenant_id": %q, "resource": %q, "provider": "simulated",
-		"spec": {"image": "nginx:1.27"}, "provider_config": %s%s}`, id, tenant, id, script, more)
+		"spec": {"image": "nginx:1.27"}, "provider_config": %s%s}`, id, tenant, strings.ReplaceAll(id, ":", "."), script, more)
 }
 
 // promises are what openapi.yaml says of answers.
@@ -283,7 +283,7 @@ func TestWaitingOverHTTPAsksNoWorker(t *testing.T) {
 	t.Parallel()
 	const callers = 20
 	b := setup(t)
-	w := b.work(strings.Replace(b.served(noBackstop), "  tokens:", fmt.Sprintf("  waits: %d\n  tokens:", callers), 1))
+	w := b.work(strings.Replace(b.served(noBackstop, fmt.Sprintf("tenants: {default: {id_prefix: '', limits: {waits: %d}}}", callers+1)), "  tokens:", fmt.Sprintf("  waits: %d\n  tokens:", callers), 1))
 	c := b.caller(w, acme)
 	c.status(http.StatusAccepted, "POST", "/v1/operations", order("slow", "acme", `{"ready_after": "1h"}`, ""))
 	b.until("it is running", func() bool {

@@ -295,9 +295,10 @@ func (o *operation) askOptions(within time.Duration) workflow.ActivityOptions {
 	}
 }
 
-// priority shares the workers fairly between tenants, where the server does so.
+// priority shares the workers fairly between tenants, where the server does so. What it leaves out, an activity inherits
+// from the workflow: the tenant's weight, and the priority where the operation asks for none.
 func (o *operation) priority() temporal.Priority {
-	return temporal.Priority{FairnessKey: bellhop.SoundName(o.TenantID)}
+	return temporal.Priority{PriorityKey: o.Priority, FairnessKey: bellhop.SoundName(o.TenantID)}
 }
 
 // wait waits until an observation ends the operation: a watcher's signal, or our own look when none came for a while.

@@ -33,32 +33,24 @@ func secondRules(ctx workflow.Context) bool {
 // steps makes the ids of a workflow's activities. Whoever knows an activity's id can tell Temporal its result, so nobody
 // else may know it: it has a hash of the workflow's first run id in it, which survives a reset.
 type steps struct {
-	// run is empty by the first rules.
-	run string
+	second bool
+	run    string
 	// begun counts the activities of each name.
 	begun map[string]int
 }
 
 func newSteps(ctx workflow.Context, second bool) *steps {
-	s := &steps{begun: map[string]int{}}
-	if second {
-		s.run = workflow.GetInfo(ctx).OriginalRunID
-	}
-	return s
+	return &steps{second: second, run: workflow.GetInfo(ctx).OriginalRunID, begun: map[string]int{}}
 }
 
 // id is the id of the next activity of a name. By the first rules it is the old one, which for most was left to the SDK;
 // a repetition has one that cannot be guessed all the same.
-func (s *steps) id(ctx workflow.Context, name, old string, forged int) string {
-	run := s.run
-	if run == "" {
-		if forged == 0 {
-			return old
-		}
-		run = workflow.GetInfo(ctx).OriginalRunID
+func (s *steps) id(name, old string, forged int) string {
+	if !s.second && forged == 0 {
+		return old
 	}
 	s.begun[name]++
-	return name + "-" + suffix(run, name, s.begun[name])
+	return name + "-" + suffix(s.run, name, s.begun[name])
 }
 
 // suffixLength is how many characters the unguessable part of an activity's id has.
@@ -105,13 +97,13 @@ func perform[R any](ctx workflow.Context, s *steps, do step, fits func(R) bool) 
 		do.options.TaskQueue = Queue(workflow.GetInfo(ctx).TaskQueueName, do.queue)
 	}
 	for forged := 0; ; forged++ {
-		do.options.ActivityID = s.id(ctx, do.name, do.old, forged)
+		do.options.ActivityID = s.id(do.name, do.old, forged)
 		var result R
 		err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, do.options), do.activity, do.args(forged > 0)...).Get(ctx, &result)
 		if err == nil && fits(result) || err != nil && genuine(err, do.fails) {
 			return result, err
 		}
-		workflow.GetMetricsHandler(ctx).WithTags(map[string]string{"activity": do.kind}).Counter("bellhop_forged_results_total").Inc(1)
+		workflow.GetMetricsHandler(ctx).WithTags(map[string]string{"activity": do.kind}).Counter("bellhop_forged_results").Inc(1)
 		workflow.GetLogger(ctx).Warn("an activity's result was forged: it does not fit what was asked for; it is repeated",
 			"activity", do.kind, "id", do.options.ActivityID)
 		pause := min(time.Second<<min(forged, 10), maxPause)

@@ -108,7 +108,8 @@ func TestCheck_OnlyWhatTheOperatorAllows(t *testing.T) {
 		{"the registry's credentials by another key", Config{Namespace: own, Secrets: []string{"*"}, ImagePullSecrets: pull}, "regcred/config", registry},
 		{
 			"the registry's credentials, although the operator names them",
-			Config{Namespace: own, Secrets: []string{"regcred/.dockerconfigjson"}, ImagePullSecrets: pull}, "regcred/.dockerconfigjson", registry,
+			Config{Namespace: own, Secrets: []string{"regcred/.dockerconfigjson"}, ImagePullSecrets: pull},
+			"regcred/.dockerconfigjson", registry,
 		},
 		{"a secret that is called like them", Config{Namespace: own, Secrets: []string{"*"}, ImagePullSecrets: pull}, "regcred2/x", ""},
 		{"other registry credentials", Config{Namespace: own, Secrets: []string{"*"}}, "x/.dockerconfigjson", credential},
@@ -176,7 +177,7 @@ func TestNamesAreApart(t *testing.T) {
 	p := &Provider{config: Config{Namespace: DefaultNamespace}}
 	hashed := strings.TrimPrefix(p.namespaceOf("ACME"), "bellhop-")
 	tenants := []string{
-		"acme", "ACME", "Acme", "ac.me", "ac-me", "ac_me", "a", hashed, strings.Repeat("a", 30), strings.Repeat("a", 31), strings.Repeat("a", 63),
+		"acme", "ACME", "Acme", "ac.me", "ac-me", "ac_me", "a", "A.b", "a.b", "a-b", "A-b", hashed, "kube-system", "x" + hashed, strings.Repeat("a", 30), strings.Repeat("a", 31), strings.Repeat("a", 63),
 		strings.Repeat("9", 63), "a." + strings.Repeat("-", 20) + "b",
 	}
 	seen := map[string]string{}

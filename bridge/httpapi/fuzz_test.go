@@ -20,6 +20,8 @@ import (
 // ledger has one operation under every id and takes every operation that is sound.
 type ledger struct{ bridge.Operations }
 
+func (ledger) MakeID(_, derived string) string { return derived }
+
 func (ledger) report(id string) bellhop.Report {
 	return bellhop.Report{Status: bellhop.Status{Outcome: bellhop.Outcome{OperationID: id, TenantID: "acme", State: bellhop.Succeeded}}}
 }
@@ -70,7 +72,7 @@ func FuzzRequest(f *testing.F) {
 		body := before + strings.Repeat(each, times) + after
 		config := sound()
 		require.NoError(t, config.Check())
-		s, err := New(config, ledger{}, slog.New(slog.NewTextHandler(io.Discard, nil)), func(context.Context, string, string, int, time.Duration) {})
+		s, err := New(config, ledger{}, nil, slog.New(slog.NewTextHandler(io.Discard, nil)), func(context.Context, string, string, int, time.Duration) {})
 		require.NoError(t, err)
 		boundtest.Within(t, func() {
 			request := httptest.NewRequest(method, "/", strings.NewReader(body))

@@ -51,7 +51,7 @@ func front(t *testing.T, config Config) (*Server, *bytes.Buffer) {
 	t.Helper()
 	require.NoError(t, config.Check())
 	var log bytes.Buffer
-	s, err := New(config, nil, slog.New(slog.NewTextHandler(&log, nil)), func(context.Context, string, string, int, time.Duration) {})
+	s, err := New(config, nil, nil, slog.New(slog.NewTextHandler(&log, nil)), func(context.Context, string, string, int, time.Duration) {})
 	require.NoError(t, err)
 	return s, &log
 }

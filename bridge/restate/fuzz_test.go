@@ -46,6 +46,8 @@ func FuzzAddress(f *testing.F) {
 // started takes every operation that is sound.
 type started struct{ bridge.Compute }
 
+func (started) MakeID(_, derived string) string { return derived }
+
 func (started) Start(_ context.Context, id string, verb bellhop.Verb, input []byte) (bool, error) {
 	_, err := bellhop.ParseOperation(id, verb, time.Time{}, input)
 	return false, err
@@ -64,7 +66,8 @@ func FuzzInput(f *testing.F) {
 		}
 		input := json.RawMessage(before + strings.Repeat(each, times) + after)
 		boundtest.Within(t, func() {
-			id, verb := bellhop.Identify(input)
+			given := bellhop.Identify(input)
+			id, verb := given.ID, given.Verb
 			if verb == "" {
 				verb = bellhop.Provision
 			}

@@ -191,6 +191,7 @@ func (t *Target) Deliver(ctx context.Context, raw json.RawMessage, m bridge.Mess
 	if key != "" {
 		header.Set("Authorization", "Bearer "+key)
 	}
+	ctx, sent := bridge.Sending(ctx)
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, t.ingress.JoinPath(path...).String(), bytes.NewReader(body))
 	if err != nil {
 		return bridge.Result{Verdict: bridge.Undeliverable, Err: errors.New("the address makes no URL")}
@@ -203,7 +204,7 @@ func (t *Target) Deliver(ctx context.Context, raw json.RawMessage, m bridge.Mess
 		if broken, ok := errors.AsType[*url.Error](err); ok {
 			err = broken.Err
 		}
-		return bridge.Result{Verdict: bridge.Retry, Unknown: bridge.Sent(err), Err: fmt.Errorf("call %s: %w", t.ingress.Host, err)}
+		return bridge.Result{Verdict: bridge.Retry, Unknown: sent(), Err: fmt.Errorf("call %s: %w", t.ingress.Host, err)}
 	}
 	defer response.Body.Close() //nolint:errcheck // what matters was read
 	return classify(address, response, bridge.Said(response, address.Awakeable, key))

@@ -56,7 +56,7 @@ func FuzzTask(f *testing.F) {
 		}
 		input := []byte(before + strings.Repeat(each, times) + after)
 		boundtest.Within(t, func() {
-			poller := &Poller{Activity: Activity{Target: "t", Tenant: "acme"}}
+			poller := &Poller{Activity: Activity{Target: "t", Tenant: "acme"}, MakeID: func(_, derived string) string { return derived }}
 			ask, failure := poller.read(token, input)
 			if failure == nil {
 				if len(ask.input) == 0 {

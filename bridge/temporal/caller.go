@@ -33,9 +33,8 @@ func (t *Target) reach(ctx context.Context, address Address, call func(to Addres
 		return *failed
 	}
 	info := found.GetWorkflowExecutionInfo()
-	if name := info.GetType().GetName(); own.Type(name) {
-		return bridge.Result{Verdict: bridge.Undeliverable, Err: fmt.Errorf("workflow %q is of bellhop's own type %s, which no callback reaches: "+
-			"address the workflow or the activity that waits for the outcome", info.GetExecution().GetWorkflowId(), name)}
+	if own.Type(info.GetType().GetName()) {
+		return bridge.Result{Verdict: bridge.Undeliverable, Err: noCaller(of.WorkflowID)}
 	}
 	to := address
 	if len(to.TaskToken) == 0 {
@@ -121,9 +120,19 @@ func (t *Target) look(ctx context.Context, of Address) (*workflowservice.Describ
 		Execution: &commonpb.WorkflowExecution{WorkflowId: of.WorkflowID, RunId: of.RunID},
 	})
 	if err != nil {
-		return nil, unseen(err, "the caller's workflow", "DescribeWorkflowExecution", t.namespace)
+		failed := unseen(err, "the caller's workflow", "DescribeWorkflowExecution", t.namespace)
+		if failed.Verdict == bridge.Closed {
+			failed.Err = noCaller(of.WorkflowID)
+		}
+		return nil, failed
 	}
 	return found, nil
+}
+
+// noCaller says the same of a workflow that there is not and of one of bellhop's own: a tenant must not learn which
+// operations of others there are.
+func noCaller(workflowID string) error {
+	return fmt.Errorf("no caller has workflow %q: either there is none, or it is bellhop's own, which no callback reaches", workflowID)
 }
 
 // unseen says what it means that something could not be looked at. Nobody has been called by then.

@@ -50,6 +50,8 @@ func FuzzAddress(f *testing.F) {
 // started takes every operation that is sound.
 type started struct{ bridge.Compute }
 
+func (started) MakeID(_, derived string) string { return derived }
+
 func (started) Start(_ context.Context, id string, verb bellhop.Verb, input []byte) (bool, error) {
 	_, err := bellhop.AcceptOperation(id, verb, input)
 	return false, err

@@ -71,7 +71,7 @@ func (c *carryOut) Start(ctx context.Context, input converter.RawValue, options 
 	if _, ended := errors.AsType[*serviceerror.WorkflowExecutionAlreadyStarted](err); !ended {
 		return result, err
 	}
-	report, err := c.service.ops.Status(ctx, identify(input, options))
+	report, err := c.service.ops.Status(ctx, c.service.identify(input, options))
 	if err != nil {
 		return nil, refused(err)
 	}
@@ -128,7 +128,7 @@ func (c *carryOut) Cancel(ctx context.Context, text string, _ nexus.CancelOperat
 
 // begin starts an operation and answers its id.
 func (s *service) begin(ctx context.Context, verb bellhop.Verb, input converter.RawValue, options nexus.StartOperationOptions) (string, error) {
-	id := identify(input, options)
+	id := s.identify(input, options)
 	data, err := readInput(input)
 	if err == nil {
 		_, err = s.ops.Start(ctx, id, verb, data)
@@ -137,7 +137,7 @@ func (s *service) begin(ctx context.Context, verb bellhop.Verb, input converter.
 }
 
 func (s *service) start(ctx context.Context, input converter.RawValue, options nexus.StartOperationOptions) (compute.Reference, error) {
-	_, verb := bellhop.Identify(input.Payload().GetData())
+	verb := bellhop.Identify(input.Payload().GetData()).Verb
 	id, err := s.begin(ctx, verb, input, options)
 	return compute.Reference{OperationID: id}, err
 }
@@ -152,11 +152,12 @@ func (s *service) cancel(ctx context.Context, of compute.Reference, _ nexus.Star
 }
 
 // identify is the operation's id: the one in the input, else one that stays the same however often the request is tried.
-func identify(input converter.RawValue, options nexus.StartOperationOptions) string {
-	if id, _ := bellhop.Identify(input.Payload().GetData()); id != "" {
-		return id
+func (s *service) identify(input converter.RawValue, options nexus.StartOperationOptions) string {
+	given := bellhop.Identify(input.Payload().GetData())
+	if given.ID != "" {
+		return given.ID
 	}
-	return "nexus-" + options.RequestID
+	return s.ops.MakeID(given.Tenant, "nexus-"+options.RequestID)
 }
 
 // readInput takes the JSON out of the input, to be read with all its faults.
@@ -179,6 +180,8 @@ func refused(err error) error {
 		return nexus.NewHandlerErrorf(nexus.HandlerErrorTypeNotFound, "%s", err)
 	case errors.Is(err, bellhop.ErrConflict), errors.Is(err, bellhop.ErrEnded):
 		return nexus.NewHandlerErrorf(nexus.HandlerErrorTypeConflict, "%s", err)
+	case errors.Is(err, bellhop.ErrTooMany):
+		return nexus.NewHandlerErrorf(nexus.HandlerErrorTypeResourceExhausted, "%s", err)
 	default:
 		return nexus.NewHandlerErrorf(nexus.HandlerErrorTypeUnavailable, "%w", err)
 	}

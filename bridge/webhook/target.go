@@ -142,6 +142,7 @@ func (t *Target) Check(callback bellhop.Callback) error {
 
 // Deliver posts the event once.
 func (t *Target) Deliver(ctx context.Context, _ json.RawMessage, m bridge.Message) bridge.Result {
+	ctx, sent := bridge.Sending(ctx)
 	request, body, err := t.request(ctx, m)
 	if err != nil {
 		return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
@@ -166,7 +167,7 @@ func (t *Target) Deliver(ctx context.Context, _ json.RawMessage, m bridge.Messag
 		if errors.Is(err, ssrf.ErrProhibitedIP) {
 			return bridge.Result{Verdict: bridge.Blocked, Err: fmt.Errorf("%w; if it is meant, put it into the target's allow", err)}
 		}
-		return bridge.Result{Verdict: bridge.Retry, Unknown: bridge.Sent(err), Err: err}
+		return bridge.Result{Verdict: bridge.Retry, Unknown: sent(), Err: err}
 	}
 	defer response.Body.Close() //nolint:errcheck // what matters was read
 	return classify(response, t.secrets)

@@ -154,11 +154,21 @@ func TestAllowsImage_ByTheWholeRepository(t *testing.T) {
 		image string
 		want  bool
 	}{
-		{"nginx", true}, {"nginx:1.27", true}, {"docker.io/nginx", true}, {"index.docker.io/library/nginx", true},
-		{"acme/nginx", false}, {"registry.example.com/acme/web:1", true}, {"registry.example.com/acme/a/b", true},
-		{"registry.example.com/rival/web", false}, {"registry.example.com/acme", false}, {"registry.example.com:443/acme/web", false},
-		{"evil.example/registry.example.com/acme/web", false}, {"registry.example.com/acme/../rival/web", false},
-		{"registry.example.com/acme2/web", false}, {"localhost/library/nginx", false}, {"", false},
+		{"nginx", true},
+		{"nginx:1.27", true},
+		{"docker.io/nginx", true},
+		{"index.docker.io/library/nginx", true},
+		{"acme/nginx", false},
+		{"registry.example.com/acme/web:1", true},
+		{"registry.example.com/acme/a/b", true},
+		{"registry.example.com/rival/web", false},
+		{"registry.example.com/acme", false},
+		{"registry.example.com:443/acme/web", false},
+		{"evil.example/registry.example.com/acme/web", false},
+		{"registry.example.com/acme/../rival/web", false},
+		{"registry.example.com/acme2/web", false},
+		{"localhost/library/nginx", false},
+		{"", false},
 	} {
 		if got := AllowsImage(patterns, "acme", row.image); got != row.want {
 			t.Errorf("%q: allowed is %t", row.image, got)

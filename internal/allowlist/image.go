@@ -9,7 +9,7 @@ import (
 )
 
 // imageID is what engines take for the id of an image, or the beginning of one, before they take it for a name.
-var imageID = regexp.MustCompile(`^(sha[0-9]+(:.*)?|[0-9a-f]+)$`)
+var imageID = regexp.MustCompile(`^(sha\d+(:.*)?|[0-9a-f]+)$`)
 
 // CheckImage says what is wrong with the name of an image; nil when nothing is. An id is rejected: it names what is on a
 // machine, whichever tenant had it pulled there, and no registry is asked for it.
