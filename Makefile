@@ -49,6 +49,13 @@ test-race: build ## run the short tests under the race detector; needs a C compi
 		$(GOTEST) -race -short $(TESTFLAGS) $(PKG) || rc=1; \
 		exit $$rc'
 
+# How long each fuzz target runs.
+FUZZTIME ?= 60s
+
+.PHONY: fuzz
+fuzz: ## look for inputs that take too much memory or time, or show a secret; FUZZTIME=10m for longer
+	@sh tests/tools/fuzz.sh $(FUZZTIME)
+
 .PHONY: soak
 soak: build ## run the fault tests with the full counts: hours; SOAK=Mixed for those so named
 	@BELLHOP_SOAK=1 BELLHOP_KILLS=50 sh tests/peers/with.sh \

@@ -127,13 +127,13 @@ func Fail(code Code, format string, args ...any) *Failure {
 	}
 }
 
-// InvalidOperation is the failure of an input that cannot be read or breaks a rule: the message names every fault, and
-// the evidence has each under its path.
+// InvalidOperation is the failure of an input that cannot be read or breaks a rule: the message names every fault, as far
+// as there is room, and the evidence has each under its path.
 func InvalidOperation(faults Faults) *Failure {
 	if len(faults) > maxFaults {
 		faults = append(slices.Clone(faults[:maxFaults]), Fault{Problem: moreFaults})
 	}
-	failure := Fail(CodeInvalidOperation, "%s", faults.Error())
+	failure := Fail(CodeInvalidOperation, "%s", cutEnd(faults.Error(), maxMessage))
 	problems := map[string][]string{}
 	for _, fault := range faults {
 		path := fault.Path

@@ -1,12 +1,15 @@
 package bellhop_test
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
+	"strconv"
 	"strings"
 	"testing"
-	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 
@@ -81,9 +84,7 @@ func hostile() map[string]string {
 // consume does with an input what bellhop does with it, from the door to the last outcome: all of it that depends on what
 // the caller sent.
 func consume(data []byte) (bellhop.Operation, error) {
-	op, err := bellhop.ParseOperation("op-1", bellhop.Provision, time.Unix(0, 0), data)
-	err = errors.Join(err, bellhop.CheckLimits(op).Err())
-	return op, err
+	return bellhop.AcceptOperation("op-1", bellhop.Provision, data)
 }
 
 func checkInput(t *testing.T, data []byte) {
@@ -131,10 +132,69 @@ func TestParseOperation_IsBounded(t *testing.T) {
 	}
 }
 
+// FuzzOperation reads inputs that repeat something as often as fits: what is more than linear shows.
 func FuzzOperation(f *testing.F) {
-	f.Add([]byte(`{"tenant_id":"acme","provider":"docker","spec":{"image":"nginx:1.27","env":{"PASSWORD":"correct horse"},"ports":[{"container_port":80}]},
-		"callbacks":[{"target":"orders","address":{"task_token":"AAAAKgAAAAIAAAAA"},"states":["running","failed"],"heartbeat":"30s"}],"metadata":{"a":"b"}}`))
-	f.Add([]byte(`{"spec":{"health_check":{"command":["true"],"interval":"0.5s"},"replicas":1e3},"timeout":"9h","on_cancel":"remove"}`))
-	f.Add([]byte(`{"callbacks":[{"target":1},{"address":[[["x"]]]},null,"a"],"spec":{"env":{"1":null},"secrets":{"A":""}}}`))
-	f.Fuzz(func(t *testing.T, data []byte) { checkInput(t, data) })
+	f.Add(`{"tenant_id":"acme","provider":"docker","spec":{"image":"nginx:1.27","env":{"PASSWORD":"correct horse"},"ports":[{"container_port":80}]},
+		"callbacks":[{"target":"orders","address":{"task_token":"AAAAKgAAAAIAAAAA"},"states":["running","failed"],"heartbeat":"30s"}],"metadata":{"a":"b"}}`, "", "")
+	f.Add(`{"spec":{"health_check":{"command":["true"],"interval":"0.5s"},"replicas":1e3},"timeout":"9h","on_cancel":"remove"}`, "", "")
+	f.Add(`{"callbacks":[{"target":1},{"address":[[["x"]]]},null,"a"],"spec":{"env":{"1":null},"secrets":{"A":""}}}`, "", "")
+	f.Add(`{"provider_config":`, `{"kkkkkkkkkkkkkkkkkkkkk":`, `1`)
+	f.Add(`{"callbacks":[{"target":"a","states":[`, `"",`, `""]}]}`)
+	f.Add(`{"callbacks":[{"target":"a","address":{"a":[`, `{"":0},`, `{}]}}]}`)
+	f.Add(`{"spec":{"image":"nginx","ports":[`, `{"container_port":1},`, `{}]}}`)
+	f.Add(`{"spec":{"image":"nginx","env":{`, `"1":0,`, `"":""}}}`)
+	f.Add(`{`, `"x":0,`, `"y":0}`)
+	f.Add(`{"metadata":{"a":"`, `\u0001<`, `"}}`)
+	f.Fuzz(func(t *testing.T, before, each, after string) {
+		times := 0
+		if each != "" {
+			times = max(0, bellhop.MaxOperationBytes-len(before)-len(after)) / len(each)
+		}
+		checkInput(t, []byte(before+strings.Repeat(each, times)+after))
+	})
+}
+
+// FuzzScrub hides a secret in a text in every form, and finds nothing of it afterwards.
+func FuzzScrub(f *testing.F) {
+	f.Add("correct horse", "before ", " after", uint8(0))
+	f.Add("p\"a\\s<s>&", "{\"x\": \"", "\"}", uint8(1))
+	f.Add("line one\nline two\r\nline three", "%41", "\\u12", uint8(2))
+	f.Add("sécret-ключ", "a+b%2", "=", uint8(3))
+	f.Add("aaaaaaaaaaaa", "aaa", "aaa", uint8(4))
+	f.Add("\x00\xff\xfe\x80bc", "x", "y", uint8(5))
+	f.Fuzz(func(t *testing.T, secret, before, after string, form uint8) {
+		if len(strings.TrimSpace(secret)) < 6 || len(secret)+len(before)+len(after) > 64<<10 {
+			return
+		}
+		var hidden string
+		switch form % 8 {
+		case 0:
+			hidden = secret
+		case 1:
+			if !utf8.ValidString(secret) {
+				return
+			}
+			hidden = asJSON(t, secret)
+		case 2:
+			hidden = strconv.Quote(secret)
+		case 3:
+			hidden = url.QueryEscape(secret)
+		case 4:
+			hidden = url.PathEscape(secret)
+		case 5:
+			hidden = base64.StdEncoding.EncodeToString([]byte(secret))
+		case 6:
+			hidden = base64.RawURLEncoding.EncodeToString([]byte("u:" + secret + ":p"))
+		case 7:
+			hidden = base64.URLEncoding.EncodeToString([]byte("u" + secret))
+		}
+		// What stands directly before an escape or a digit may make another one of it.
+		text := before + " " + hidden + " " + after
+		var clean string
+		boundtest.Within(t, func() { clean = bellhop.Scrub(text, []string{secret}) })
+		require.Contains(t, clean, "[redacted]")
+		if form%8 == 0 && !strings.Contains("[redacted]", secret) && !strings.Contains(before+after, secret) {
+			require.NotContains(t, clean, secret)
+		}
+	})
 }

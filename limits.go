@@ -46,8 +46,9 @@ const (
 //
 // It stands beside [ParseOperation] because operations were accepted before these limits existed. Their workflows parse the
 // input again at each replay and must then come to what they came to at first. So every way in checks the limits before
-// it starts a workflow, and a workflow checks them only if it began on a version that does. What ParseOperation bounds by
-// itself (size, depth, the number of faults) was never accepted, or changes only what a failure says.
+// it starts a workflow, by [AcceptOperation], and a workflow checks them only if it began on a version that does. What
+// ParseOperation bounds by itself (size, depth, the number of faults) was never accepted, or changes only what a failure
+// says.
 func CheckLimits(op Operation) Faults {
 	var faults Faults
 	count := func(path string, number, most int) {
@@ -84,10 +85,21 @@ func CheckLimits(op Operation) Faults {
 	if check := op.Spec.HealthCheck; check != nil {
 		count("spec.health_check.command", len(check.Command), MaxArguments)
 	}
-	for i, callback := range op.Callbacks {
-		length(fmt.Sprintf("callbacks[%d].address", i), len(callback.Address), MaxAddressBytes)
+	for _, callback := range op.Callbacks { // those that are sound, so their numbers may not be those of the input
+		if size := len(callback.Address); size > MaxAddressBytes {
+			faults.Add("callbacks", "has an address for target %s that is %d bytes long; at most %d are taken", callback.Target, size, MaxAddressBytes)
+		}
 	}
 	return faults
+}
+
+// AcceptOperation is [ParseOperation] for an operation that is about to be started: it checks the limits as well.
+func AcceptOperation(id string, verb Verb, data []byte) (Operation, error) {
+	op, err := ParseOperation(id, verb, time.Time{}, data)
+	var faults Faults
+	faults.Note("", err)
+	faults.Note("", CheckLimits(op).Err())
+	return op, faults.Err()
 }
 
 // Limits of what bellhop sends and records. Whatever was accepted can be delivered: an outcome stays below what the

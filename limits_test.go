@@ -210,7 +210,7 @@ func TestCheckLimits_NamesEveryOne(t *testing.T) {
 	}
 	want := []string{
 		"spec.ports", "spec.env", "spec.command", "spec.args", "metadata", "spec.secrets", "spec.image",
-		"spec.health_check.command", "callbacks[1].address",
+		"spec.health_check.command", "callbacks",
 	}
 	if diff := cmp.Diff(want, paths); diff != "" {
 		t.Errorf("limits (-want +got):\n%s", diff)

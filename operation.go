@@ -48,7 +48,7 @@ type Operation struct {
 	// it. That removes the resource as a delete would, also what an earlier operation had made under its name and this one
 	// has taken over; what serves already is changed by an update, which removes nothing.
 	OnCancel CancelPolicy `json:"on_cancel,omitempty"`
-	// Metadata is echoed in every outcome, up to 16 KiB. It is not a place for secrets.
+	// Metadata is echoed in every outcome, up to 256 entries and 16 KiB. It is not a place for secrets.
 	Metadata map[string]string `json:"metadata,omitempty"`
 }
 
@@ -56,13 +56,13 @@ type Operation struct {
 type Spec struct {
 	// Image is the container image. Required, except to delete.
 	Image string `json:"image,omitempty"`
-	// Command replaces the image's entrypoint.
+	// Command replaces the image's entrypoint, at most 1000 words.
 	Command []string `json:"command,omitempty"`
-	// Args replace the image's command.
+	// Args replace the image's command, at most 1000 words.
 	Args []string `json:"args,omitempty"`
-	// Env are environment variables. Their values are treated as secrets: they show up in no log, status or outcome.
+	// Env are environment variables, at most 1000. Their values are treated as secrets: they show up in no log, status or outcome.
 	Env map[string]string `json:"env,omitempty"`
-	// Secrets are environment variables whose values the platform, or the worker, looks up: by reference, never by value.
+	// Secrets are environment variables, at most 1000, whose values the platform, or the worker, looks up: by reference, never by value.
 	// What a reference is says the provider's page.
 	Secrets map[string]string `json:"secrets,omitempty"`
 	// CPUMillis is the CPU of one replica in thousandths of a core. Default 0: the provider's own default.
@@ -71,7 +71,7 @@ type Spec struct {
 	MemoryMiB int `json:"memory_mib,omitempty"`
 	// Replicas is how many of it run, 1 to 1000. Default 1.
 	Replicas int `json:"replicas,omitempty"`
-	// Ports are what it listens on.
+	// Ports are what it listens on, at most 64.
 	Ports []Port `json:"ports,omitempty"`
 	// HealthCheck decides when a replica is ready. Without one it is ready once it runs.
 	HealthCheck *HealthCheck `json:"health_check,omitempty"`
@@ -164,6 +164,32 @@ func ParseOperation(id string, verb Verb, requestedAt time.Time, data []byte) (O
 	op.check(&faults)
 	op.Callbacks = readCallbacks(callbacks, &faults)
 	return op, faults.Err()
+}
+
+// Identity is what an operation's input says of itself.
+type Identity struct {
+	ID     string
+	Verb   Verb
+	Tenant string
+}
+
+// Identify reads the id, the type and the tenant that an operation's input itself has, whatever else is wrong with it. They
+// are empty when they are not there, and when the input is larger than [MaxOperationBytes]: that is not read.
+func Identify(data []byte) Identity {
+	var given struct {
+		ID     json.RawMessage `json:"operation_id"`
+		Verb   json.RawMessage `json:"operation_type"`
+		Tenant json.RawMessage `json:"tenant_id"`
+	}
+	if len(data) > MaxOperationBytes || json.Unmarshal(data, &given) != nil {
+		return Identity{}
+	}
+	var identity Identity
+	_ = json.Unmarshal(given.ID, &identity.ID)         //nolint:errcheck // [ParseOperation] says what is wrong
+	_ = json.Unmarshal(given.Verb, &identity.Verb)     //nolint:errcheck // as above
+	_ = json.Unmarshal(given.Tenant, &identity.Tenant) //nolint:errcheck // as above
+	identity.Tenant = SoundName(identity.Tenant)
+	return identity
 }
 
 func readOperation(data []byte) (object, error) {

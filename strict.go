@@ -1,19 +1,18 @@
 package bellhop
 
 import (
-	"bytes"
 	"cmp"
 	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"math"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Fault is one thing that is wrong with an input.
@@ -255,19 +254,9 @@ func parseJSON(data []byte) (object, error) {
 	if !json.Valid(data) {
 		// Valid does not say what is wrong; decoding does.
 		var ignored any
-		if err := json.Unmarshal(data, &ignored); err != nil {
-			return nil, fmt.Errorf("must be JSON: %w", err)
-		}
+		return nil, fmt.Errorf("must be JSON: %w", json.Unmarshal(data, &ignored))
 	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.UseNumber()
-	value, err := parseValue(dec, data)
-	if err != nil {
-		return nil, fmt.Errorf("must be JSON: %w", err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("must be JSON: more than one value")
-	}
+	value := (&parser{data: data}).value()
 	obj, ok := value.(object)
 	switch {
 	case value == nil:
@@ -278,45 +267,88 @@ func parseJSON(data []byte) (object, error) {
 	return obj, nil
 }
 
-// parseValue is encoding/json's decoding into any, except that it keeps a key given twice, and raw texts.
-func parseValue(dec *json.Decoder, data []byte) (any, error) {
-	token, err := dec.Token()
-	if err != nil {
-		return nil, err
+// parser reads what is known to be valid JSON. Unlike encoding/json's decoding into any it keeps a key given twice, and raw
+// texts; and it takes a fraction of the memory.
+type parser struct {
+	data []byte
+	at   int
+}
+
+// next moves to the next byte that is not white space, and returns it.
+func (p *parser) next() byte {
+	for {
+		switch c := p.data[p.at]; c {
+		case ' ', '\t', '\r', '\n', ',', ':':
+			p.at++
+		default:
+			return c
+		}
 	}
-	delim, ok := token.(json.Delim)
-	if !ok {
-		return token, nil
-	}
-	if delim == '[' {
+}
+
+func (p *parser) value() any {
+	switch p.next() {
+	case '{':
+		return p.object()
+	case '[':
+		p.at++
 		list := []any{}
-		for dec.More() {
-			item, err := parseValue(dec, data)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, item)
+		for p.next() != ']' {
+			list = append(list, p.value())
 		}
-		_, err = dec.Token()
-		return list, err
+		p.at++
+		return list
+	case '"':
+		return p.text()
+	case 't':
+		p.at += len("true")
+		return true
+	case 'f':
+		p.at += len("false")
+		return false
+	case 'n':
+		p.at += len("null")
+		return nil
+	default:
+		from := p.at
+		for p.at < len(p.data) && strings.IndexByte("0123456789+-.eE", p.data[p.at]) >= 0 {
+			p.at++
+		}
+		return json.Number(p.data[from:p.at])
 	}
+}
+
+func (p *parser) object() object {
+	p.at++
 	obj := object{}
-	for dec.More() {
-		key, err := dec.Token()
-		if err != nil {
-			return nil, err
-		}
-		name := key.(string) //nolint:forcetypeassert // the decoder hands out nothing else as a key
-		from := dec.InputOffset()
-		value, err := parseValue(dec, data)
-		if err != nil {
-			return nil, err
-		}
-		obj = append(obj, member{name, value, bytes.TrimLeft(data[from:dec.InputOffset()], ": \t\r\n")})
+	for p.next() != '}' {
+		name := p.text()
+		p.next()
+		from := p.at
+		value := p.value()
+		obj = append(obj, member{name, value, p.data[from:p.at]})
 	}
+	p.at++
 	slices.SortStableFunc(obj, func(a, b member) int { return strings.Compare(a.name, b.name) })
-	_, err = dec.Token()
-	return obj, err
+	return obj
+}
+
+func (p *parser) text() string {
+	from, plain := p.at, true
+	for p.at++; p.data[p.at] != '"'; p.at++ {
+		if p.data[p.at] == '\\' {
+			p.at++
+			plain = false
+		}
+	}
+	p.at++
+	raw := p.data[from:p.at]
+	if plain && utf8.Valid(raw) {
+		return string(raw[1 : len(raw)-1])
+	}
+	var text string
+	_ = json.Unmarshal(raw, &text) //nolint:errcheck // it is valid
+	return text
 }
 
 // reader fills Go values with what was parsed and notes what is wrong.
@@ -337,18 +369,22 @@ func (r *reader) read(path *segment, value any, into ...reflect.Value) {
 }
 
 // twice notes every key that an object has twice, also in what stays raw.
-func (r *reader) twice(path *segment, value any) {
+func (f *Faults) twice(path *segment, value any) {
 	switch value := value.(type) {
 	case object:
+		at := path.member("")
 		for i, member := range value {
+			at.name = member.name
 			if i > 0 && value[i-1].name == member.name {
-				r.addAt(path.member(member.name), "is given twice")
+				f.addAt(at, "is given twice")
 			}
-			r.twice(path.member(member.name), member.value)
+			f.twice(at, member.value)
 		}
 	case []any:
+		at := path.item(0)
 		for i, item := range value {
-			r.twice(path.item(i), item)
+			at.index = i
+			f.twice(at, item)
 		}
 	}
 }
@@ -429,18 +465,20 @@ func (r *reader) assignStruct(path *segment, value any, into ...reflect.Value) {
 		r.addAt(path, "must be an object, not %s", describe(value))
 		return
 	}
+	at := path.member("")
 	for _, member := range obj {
+		at.name = member.name
 		field := r.field(member.name, into)
 		switch {
 		case !field.IsValid():
 			if r.hasRoom(false) {
-				r.addAt(path.member(member.name), "is not a known field%s", suggest(member.name, r.names(into)))
+				r.addAt(at, "is not a known field%s", suggest(member.name, r.names(into)))
 			}
 		case field.Type() == rawType && member.value != nil:
 			field.SetBytes(slices.Clone(member.raw))
 		case field.Type() == rawType: // null: left out
 		default:
-			r.assign(path.member(member.name), member.value, field)
+			r.assign(at, member.value, field)
 		}
 	}
 }
@@ -488,12 +526,13 @@ func (r *reader) assignMap(path *segment, value any, into reflect.Value) {
 		return
 	}
 	entries := reflect.MakeMapWithSize(into.Type(), len(obj))
+	at := path.member("")
 	for _, member := range obj {
 		entry := reflect.New(into.Type().Elem()).Elem()
 		if entry.Type() == rawType {
 			entry.SetBytes(slices.Clone(member.raw))
 		} else {
-			at := path.member(member.name)
+			at.name = member.name
 			if member.value == nil {
 				r.addAt(at, "must not be null")
 			}
@@ -511,8 +550,9 @@ func (r *reader) assignSlice(path *segment, value any, into reflect.Value) {
 		return
 	}
 	items := reflect.MakeSlice(into.Type(), len(list), len(list))
+	at := path.item(0)
 	for i, item := range list {
-		at := path.item(i)
+		at.index = i
 		if item == nil {
 			r.addAt(at, "must not be null")
 		}

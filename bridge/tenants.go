@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"bellhop"
 )
@@ -40,7 +39,7 @@ type some struct {
 }
 
 func (s *some) Start(ctx context.Context, id string, verb bellhop.Verb, input []byte) (bool, error) {
-	op, err := bellhop.ParseOperation(id, verb, time.Time{}, input)
+	op, err := bellhop.AcceptOperation(id, verb, input)
 	if s.tenants.Include(op.TenantID) {
 		return s.ops.Start(ctx, id, verb, input) // which finds what is wrong for the tenant as well
 	}

@@ -65,7 +65,7 @@ const memoRequest = "bellhop_request"
 // another one under the same id is [bellhop.ErrConflict]. An invalid operation is refused with [bellhop.Faults] and not
 // started; a tenant that has as many open operations as it may, with [bellhop.ErrTooMany].
 func (c *Client) Start(ctx context.Context, id string, verb bellhop.Verb, input []byte) (before bool, err error) {
-	op, err := bellhop.ParseOperation(id, verb, time.Time{}, input)
+	op, err := bellhop.AcceptOperation(id, verb, input)
 	faults, stray := c.policy.Check(op, err)
 	if len(faults) > 0 {
 		return false, append(faults, stray...).Err()

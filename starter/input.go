@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	yamlv3 "go.yaml.in/yaml/v3"
 	"sigs.k8s.io/yaml"
 
 	"bellhop"
@@ -111,6 +112,10 @@ func toJSON(name string, data []byte, faults *bellhop.Faults) []byte {
 	if countDocuments(data) > 1 {
 		faults.Add("", "it holds more than one YAML document; give one operation at a time")
 	}
+	if problem := tooMuch(data); problem != "" {
+		faults.Add("", "%s", problem)
+		return nil
+	}
 	converted, err := yaml.YAMLToJSONStrict(data)
 	if err == nil {
 		return converted
@@ -130,6 +135,53 @@ func toJSON(name string, data []byte, faults *bellhop.Faults) []byte {
 		faults.Add("", "%s", problem)
 	}
 	return nil
+}
+
+// tooMuch says what is wrong with YAML that would become far more JSON than it is itself, or that is nested too deeply:
+// an alias repeats what its anchor has, and what is repeated may have aliases of its own. The converter would find out too
+// late.
+func tooMuch(data []byte) string {
+	var document yamlv3.Node
+	if err := yamlv3.Unmarshal(data, &document); err != nil {
+		if bytes.IndexByte(data, '*') < 0 {
+			return "" // there is no alias, and the converter says what is wrong
+		}
+		return strings.Join(yamlFaults(err), "; ")
+	}
+	const deepest, named = 64, 100
+	room, twice := maxInput, 0
+	var walk func(node *yamlv3.Node, depth int) string
+	walk = func(node *yamlv3.Node, depth int) string {
+		if depth > deepest {
+			return fmt.Sprintf("YAML: it is nested more than %d levels deep", deepest)
+		}
+		if room -= 1 + len(node.Value); room < 0 {
+			return fmt.Sprintf("YAML: with its aliases written out it is larger than %d KiB", maxInput>>10)
+		}
+		if node.Alias != nil {
+			return walk(node.Alias, depth+1)
+		}
+		if node.Kind == yamlv3.MappingNode {
+			keys := map[string]bool{}
+			for i := 0; i < len(node.Content); i += 2 {
+				if key := node.Content[i].Value; keys[key] {
+					twice++
+				} else {
+					keys[key] = true
+				}
+			}
+			if twice > named { // the converter names every one
+				return fmt.Sprintf("YAML: more than %d keys are given twice", named)
+			}
+		}
+		for _, child := range node.Content {
+			if problem := walk(child, depth+1); problem != "" {
+				return problem
+			}
+		}
+		return ""
+	}
+	return walk(&document, 0)
 }
 
 // quotation is how the YAML parser quotes a value, which may be a secret.
@@ -214,7 +266,7 @@ func (in input) check(id string, verb bellhop.Verb, needID bool) (bellhop.Operat
 			}
 		}
 	}
-	op, err := bellhop.ParseOperation(id, verb, time.Time{}, in.json)
+	op, err := bellhop.AcceptOperation(id, verb, in.json)
 	return op, in.bad(faults, err)
 }
 

@@ -83,6 +83,14 @@ func TestInvalidInput(t *testing.T) {
 			faults: map[string]string{"operation": "at most 262144 are taken"}, rung: nil,
 		},
 		{
+			name: "TooMany", reason: "limits on numbers are checked where an operation is started as a workflow, too",
+			input: with(fields{"spec": fields{"image": "nginx", "ports": ports(65), "command": make([]string, 1001)}}),
+			faults: map[string]string{
+				"spec.ports": "has 65 entries; at most 64 are taken", "spec.command": "has 1001 entries; at most 1000 are taken",
+			},
+			rung: []string{"orders"},
+		},
+		{
 			name: "WorkflowID", reason: "the workflow's id is the operation's and must be fit for labels and tokens", id: "order 42/1",
 			input: with(nil), faults: map[string]string{"operation_id": "must be 1 to 128 of the characters"}, rung: []string{"orders"},
 		},
@@ -261,4 +269,12 @@ func TestRefusedByConfiguration(t *testing.T) {
 			}
 		})
 	}
+}
+
+func ports(n int) []fields {
+	ports := make([]fields, n)
+	for i := range ports {
+		ports[i] = fields{"container_port": i + 1}
+	}
+	return ports
 }

@@ -79,7 +79,11 @@ func begin(ctx workflow.Context, verb bellhop.Verb, input converter.RawValue) (*
 		op, _ = bellhop.ParseOperation(info.WorkflowExecution.ID, verb, info.WorkflowStartTime, []byte("{}"))
 		op.Callbacks = nil
 	}
-	if faults, ok := errors.AsType[bellhop.Faults](err); ok {
+	faults, _ := errors.AsType[bellhop.Faults](err)
+	if second { // an operation of before these limits is carried on
+		faults.Note("", bellhop.CheckLimits(op).Err())
+	}
+	if len(faults) > 0 {
 		invalid = bellhop.InvalidOperation(faults)
 	}
 	o := &operation{

@@ -119,6 +119,21 @@ func TestTasksThatRunOnce(t *testing.T) {
 	assert.Empty(t, d.server.Remains(tagTenant))
 }
 
+// A watcher has no operation to know its secrets by: they are in the task definition.
+func TestEvidence_HoldsNoValueOfTheEnvironment(t *testing.T) {
+	d := setup(t, scriptedecs.Options{}, func(c *Config) {
+		c.LogGroup, c.ExecutionRoleARN = "/bellhop", "arn:aws:iam::111122223333:role/execution"
+	})
+	for kind, config := range map[string]string{"task": `{"kind": "task"}`, "service": ""} {
+		spec := image("exits")
+		spec.Env = map[string]string{"PASSWORD": "no database"} // what the workload prints
+		failed := d.end(d.operation(bellhop.Provision, "broken-"+kind, spec, config))
+		require.Equal(t, bellhop.PhaseFailed, failed.Phase)
+		assert.Contains(t, failed.Failure.Evidence["logs"], "fatal: [redacted]", kind)
+		assert.NotContains(t, fmt.Sprintf("%+v %+v", failed, failed.Failure), "no database", kind)
+	}
+}
+
 func TestTasksAreStartedOnce(t *testing.T) {
 	d := setup(t, scriptedecs.Options{}, nil)
 	op := d.operation(bellhop.Provision, "job", image("long"), `{"kind": "task"}`)

@@ -54,8 +54,9 @@ func (s *Server) start(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	id, verb := identity(body)
-	op, err := bellhop.ParseOperation(id, verb, time.Time{}, body)
+	given := bellhop.Identify(body)
+	id, verb := given.ID, given.Verb
+	op, err := bellhop.AcceptOperation(id, verb, body)
 	may := callerOf(r.Context()).may(op.TenantID)
 	switch {
 	case err != nil && may:
@@ -91,17 +92,6 @@ func read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 		return nil, newProblem(CodeInvalidRequest, "the body could not be read to its end")
 	}
 	return body, nil
-}
-
-// identity reads the id and the verb out of a body that may have any fault; they are empty when they are not there.
-func identity(body []byte) (string, bellhop.Verb) {
-	var members map[string]json.RawMessage
-	var id, verb string
-	if json.Unmarshal(body, &members) == nil {
-		_ = json.Unmarshal(members["operation_id"], &id)     //nolint:errcheck // the faults are ParseOperation's to name
-		_ = json.Unmarshal(members["operation_type"], &verb) //nolint:errcheck // as above
-	}
-	return id, bellhop.Verb(verb)
 }
 
 // refused tells what is wrong with an operation. A body that is no JSON is a bad request, everything else a bad operation.

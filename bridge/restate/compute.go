@@ -114,7 +114,7 @@ func (c *compute) launch(ctx sdk.Context, input json.RawMessage, start func(run 
 
 // begin starts the operation with one callback more, which completes the awakeable.
 func (c *compute) begin(ctx context.Context, id string, verb bellhop.Verb, input json.RawMessage, awakeable string) (answer, error) {
-	if _, err := bellhop.ParseOperation(id, verb, time.Time{}, input); err != nil {
+	if _, err := bellhop.AcceptOperation(id, verb, input); err != nil {
 		return answerTo(err) // before anything is added, so that the faults are the caller's own
 	}
 	called, err := withCallback(input, c.target, awakeable)
@@ -217,12 +217,9 @@ func (g *gate) close() {
 
 // start starts an operation and answers its id. Starting the same one again under its id starts nothing.
 func (c *compute) start(ctx sdk.Context, input json.RawMessage) (Reference, error) {
-	var given struct {
-		Verb bellhop.Verb `json:"operation_type"`
-	}
-	_ = json.Unmarshal(input, &given) //nolint:errcheck // what is wrong with it is found when it is started
+	verb := bellhop.Identify(input).Verb
 	id, err := c.launch(ctx, input, func(run sdk.RunContext, id string) (answer, error) {
-		_, err := c.ops.Start(run, id, given.Verb, input)
+		_, err := c.ops.Start(run, id, verb, input)
 		return answerTo(err)
 	})
 	return Reference{OperationID: id}, err
@@ -260,17 +257,13 @@ func (c *compute) cancel(ctx sdk.Context, of Reference) (Reference, error) {
 // tried; derived is that one without the prefix of its tenant's ids. It is not the invocation's own id, which can be read
 // out of it: that id makes up most of an awakeable's, which is a secret, while an operation's id may be seen.
 func (c *compute) identify(ctx sdk.Context, input json.RawMessage) (id, derived string) {
-	var members map[string]json.RawMessage
-	_ = json.Unmarshal(input, &members)              //nolint:errcheck // the faults are named when it is started
-	_ = json.Unmarshal(members["operation_id"], &id) //nolint:errcheck // as above
-	if id != "" {
-		return id, id
+	given := bellhop.Identify(input)
+	if given.ID != "" {
+		return given.ID, given.ID
 	}
-	var tenant string
-	_ = json.Unmarshal(members["tenant_id"], &tenant) //nolint:errcheck // as above
 	sum := sha256.Sum256([]byte(ctx.Request().ID))
 	derived = "restate-" + hex.EncodeToString(sum[:16])
-	return c.ops.MakeID(tenant, derived), derived
+	return c.ops.MakeID(given.Tenant, derived), derived
 }
 
 // answer is what became of a call, as a step remembers it: no code when it was done, else why it is refused for ever.

@@ -1,6 +1,7 @@
 package stepfunctions
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -309,7 +310,7 @@ func (p *Poller) fail(ctx context.Context, token string, ask request, failure *b
 	outcome := bellhop.Outcome{
 		SchemaVersion: bellhop.SchemaVersion, CallbackID: bellhop.CallbackID(ask.id, bellhop.Failed), Event: bellhop.EventFailed,
 		OperationID: ask.id, OperationType: ask.verb, TenantID: ask.tenant, Resource: ask.resource, Provider: ask.provider,
-		State: bellhop.Failed, Error: failure, RequestedAt: now, FinishedAt: now,
+		State: bellhop.Failed, Error: failure.Clean([]string{token}), RequestedAt: now, FinishedAt: now,
 	}
 	body, err := json.Marshal(outcome)
 	if err != nil {
@@ -351,24 +352,27 @@ type request struct {
 // else follows from the token: each try of a state has a token of its own, and so each is an operation of its own.
 func (p *Poller) read(token string, input []byte) (request, *bellhop.Failure) {
 	var members map[string]json.RawMessage
-	_ = json.Unmarshal(input, &members) //nolint:errcheck // ParseOperation says what is wrong
+	if len(input) <= bellhop.MaxOperationBytes { // a larger one is refused unread
+		_ = json.Unmarshal(input, &members) //nolint:errcheck // AcceptOperation says what is wrong
+	}
 	sum := sha256.Sum256([]byte(token))
-	tenant := p.Tenant
-	if tenant == "" {
-		_ = json.Unmarshal(members["tenant_id"], &tenant) //nolint:errcheck // as above
-	}
-	ask := request{id: p.MakeID(tenant, "sfn-"+hex.EncodeToString(sum[:16])), verb: p.Verb}
-	_ = json.Unmarshal(members["operation_id"], &ask.id) //nolint:errcheck // as above
+	given := bellhop.Identify(input)
+	own := p.MakeID(cmp.Or(p.Tenant, given.Tenant), "sfn-"+hex.EncodeToString(sum[:16]))
+	ask := request{id: cmp.Or(given.ID, own), verb: cmp.Or(p.Verb, given.Verb)}
 	var faults bellhop.Faults
-	if ask.verb == "" {
-		_ = json.Unmarshal(members["operation_type"], &ask.verb) //nolint:errcheck // as above
-	}
 	if ask.verb == "" && members != nil {
 		faults.Add("operation_type", `is required: "provision", "update" or "delete"`)
 		ask.verb = bellhop.Provision // to find what else is wrong
 	}
-	op, err := bellhop.ParseOperation(ask.id, ask.verb, time.Time{}, input)
+	op, err := bellhop.AcceptOperation(ask.id, ask.verb, input)
 	faults.Note("", err)
+	// What is no id and no verb may be too long for the cause that fails the task, and for a log.
+	if bellhop.CheckID(ask.id) != nil {
+		ask.id = own
+	}
+	if !slices.Contains(bellhop.Verbs(), ask.verb) {
+		ask.verb = ""
+	}
 	if p.Tenant != "" && members != nil {
 		switch op.TenantID {
 		case p.Tenant:
@@ -395,8 +399,15 @@ func (p *Poller) read(token string, input []byte) (request, *bellhop.Failure) {
 // callbacks adds the task to the callbacks of its input, or completes the one that stands for it: the one for the
 // activity's target that has no address.
 func (p *Poller) callbacks(given json.RawMessage, token string, faults *bellhop.Faults) json.RawMessage {
-	var callbacks []map[string]json.RawMessage
-	_ = json.Unmarshal(given, &callbacks) //nolint:errcheck // ParseOperation says what is wrong
+	var raw []json.RawMessage
+	_ = json.Unmarshal(given, &raw) //nolint:errcheck // AcceptOperation says what is wrong
+	if len(raw) > bellhop.MaxCallbacks {
+		return nil // as above
+	}
+	callbacks := make([]map[string]json.RawMessage, len(raw))
+	for i := range raw {
+		_ = json.Unmarshal(raw[i], &callbacks[i]) //nolint:errcheck // as above
+	}
 	var found bool
 	for i, callback := range callbacks {
 		var target string

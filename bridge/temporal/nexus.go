@@ -137,11 +137,8 @@ func (s *service) begin(ctx context.Context, verb bellhop.Verb, input converter.
 }
 
 func (s *service) start(ctx context.Context, input converter.RawValue, options nexus.StartOperationOptions) (compute.Reference, error) {
-	var given struct {
-		Verb bellhop.Verb `json:"operation_type"`
-	}
-	_ = json.Unmarshal(input.Payload().GetData(), &given) //nolint:errcheck // what is wrong with it is found when it is started
-	id, err := s.begin(ctx, given.Verb, input, options)
+	verb := bellhop.Identify(input.Payload().GetData()).Verb
+	id, err := s.begin(ctx, verb, input, options)
 	return compute.Reference{OperationID: id}, err
 }
 
@@ -156,15 +153,11 @@ func (s *service) cancel(ctx context.Context, of compute.Reference, _ nexus.Star
 
 // identify is the operation's id: the one in the input, else one that stays the same however often the request is tried.
 func (s *service) identify(input converter.RawValue, options nexus.StartOperationOptions) string {
-	var members map[string]json.RawMessage
-	var id, tenant string
-	_ = json.Unmarshal(input.Payload().GetData(), &members) //nolint:errcheck // what is wrong with it is found when it is started
-	_ = json.Unmarshal(members["operation_id"], &id)        //nolint:errcheck // as above
-	if id != "" {
-		return id
+	given := bellhop.Identify(input.Payload().GetData())
+	if given.ID != "" {
+		return given.ID
 	}
-	_ = json.Unmarshal(members["tenant_id"], &tenant) //nolint:errcheck // as above
-	return s.ops.MakeID(tenant, "nexus-"+options.RequestID)
+	return s.ops.MakeID(given.Tenant, "nexus-"+options.RequestID)
 }
 
 // readInput takes the JSON out of the input, to be read with all its faults.
