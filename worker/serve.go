@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +12,6 @@ import (
 
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/contrib/envconfig"
 	"go.temporal.io/sdk/interceptor"
 	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/worker"
@@ -29,8 +29,9 @@ import (
 // serve works until ctx ends.
 func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) error {
 	logger := newLogger(config.Log, stderr)
-	for _, note := range config.notes() {
-		logger.Warn(note)
+	slog.SetDefault(logger)
+	for _, note := range config.notes(made) {
+		logger.Warn("a note on the configuration", "note", note)
 	}
 	telemetry, err := startTelemetry(ctx, config)
 	if err != nil {
@@ -38,10 +39,7 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 	}
 	defer telemetry.stop()
 
-	options, err := envconfig.LoadDefaultClientOptions()
-	if err != nil {
-		return usageError{fmt.Errorf("read Temporal's client configuration: %w", err)}
-	}
+	options := made.own.options
 	options.Logger = log.NewStructuredLogger(logger)
 	options.MetricsHandler = telemetry.metrics
 	if telemetry.tracer != nil {
@@ -53,9 +51,6 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 	}
 	defer connection.Close()
 	namespace := options.Namespace
-	if namespace == "" {
-		namespace = client.DefaultNamespace
-	}
 	ops := operations.New(connection, namespace, config.TaskQueue)
 	policy := config.policy()
 	ops.Govern(policy)
@@ -234,26 +229,19 @@ func (p *parts) connectTargets(own client.Client, namespace string, logger *slog
 	}
 	var errs []error
 	for name, entry := range p.temporal {
-		connection, in := own, namespace
-		options, err := entry.connection()
-		if err != nil {
-			errs = append(errs, usageError{fmt.Errorf("connect target %s: %w", name, err)})
-			continue
-		}
-		if options != nil {
+		connection := own
+		if entry.connection != nil {
+			options := entry.connection.options
 			options.Logger = log.NewStructuredLogger(logger)
 			// Lazily: a target that is down must not keep the worker from working.
-			if connection, err = client.NewLazyClient(*options); err != nil {
+			var err error
+			if connection, err = client.NewLazyClient(options); err != nil {
 				errs = append(errs, usageError{fmt.Errorf("connect target %s: %w", name, err)})
 				continue
 			}
 			opened = append(opened, connection)
-			in = options.Namespace
 		}
-		if entry.Namespace != "" {
-			in = entry.Namespace
-		}
-		p.targets[name] = temporal.NewTarget(connection.WorkflowService(), in)
+		p.targets[name] = temporal.NewTarget(connection.WorkflowService(), cmp.Or(entry.namespace, namespace))
 	}
 	if err := errors.Join(errs...); err != nil {
 		closeAll()
