@@ -104,7 +104,7 @@ func (c *Client) ring(ctx context.Context, seen *sight, i int) (bool, error) {
 	if err != nil || delivery == nil {
 		return false, err
 	}
-	under, err := c.redelivery(ctx, seen.Status.Outcome, i, delivery.State)
+	under, err := c.redelivery(ctx, seen.Outcome, i, delivery.State)
 	if err != nil {
 		return false, err
 	}

@@ -58,8 +58,8 @@ const (
 	// maxPrefix leaves room for ids beside the longest name: those that bellhop makes have up to 42 characters.
 	maxPrefix = len(prefixStart) + 22
 
-	// MostUrgent, NormalPriority and LeastUrgent are Temporal's priorities.
-	MostUrgent, NormalPriority, LeastUrgent = 1, 3, 5
+	// Temporal's priorities: the ends, and what it takes for one that is not given.
+	mostUrgent, normalPriority, leastUrgent = 1, 3, 5
 
 	minWeight, maxWeight = 0.001, 1000
 
@@ -98,8 +98,8 @@ func (t *Tenant) check(providers, targets []string) error {
 			faults.Add("id_prefix", "may have at most %d characters", maxPrefix)
 		}
 	}
-	if t.Priority != nil && (*t.Priority < MostUrgent || *t.Priority > LeastUrgent) {
-		faults.Add("priority", "must be %d to %d", MostUrgent, LeastUrgent)
+	if t.Priority != nil && (*t.Priority < mostUrgent || *t.Priority > leastUrgent) {
+		faults.Add("priority", "must be %d to %d", mostUrgent, leastUrgent)
 	}
 	if t.Weight != nil && (*t.Weight < minWeight || *t.Weight > maxWeight) {
 		faults.Add("weight", "must be %v to %v", minWeight, maxWeight)

@@ -74,12 +74,12 @@ type Limits struct {
 // For answers the rules for a tenant.
 func (p *Policy) For(tenant string) Rules {
 	if p == nil {
-		return Rules{Tenant: tenant, Priority: MostUrgent, Weight: 1}
+		return Rules{Tenant: tenant, Priority: mostUrgent, Weight: 1}
 	}
 	own, everybody := p.named[tenant], p.fallback
 	rules := Rules{
 		Tenant:    tenant,
-		Priority:  first(MostUrgent),
+		Priority:  first(mostUrgent),
 		Weight:    float32(first(1.0, own.Weight, everybody.Weight)),
 		providers: own.Providers,
 		targets:   own.Targets,
@@ -99,7 +99,7 @@ func (p *Policy) For(tenant string) Rules {
 	if rules.targets == nil {
 		rules.targets = everybody.Targets
 	}
-	rules.Priority = first(NormalPriority, own.Priority, everybody.Priority)
+	rules.Priority = first(normalPriority, own.Priority, everybody.Priority)
 	rules.Limits.OpenOperations = first(defaultOpenOperations, own.Limits.OpenOperations, everybody.Limits.OpenOperations)
 	prefix := first(prefixStart, own.IDPrefix, everybody.IDPrefix)
 	rules.IDPrefix = strings.ReplaceAll(prefix, "{tenant}", tenant)
@@ -151,7 +151,7 @@ func (r Rules) CheckOperation(op bellhop.Operation) bellhop.Faults {
 		faults.Add("callbacks", "ask for %.1f heartbeats a second together; at most %v is sent: give each a longer heartbeat", beats, maxHeartbeats)
 	}
 	if op.Priority != 0 && op.Priority < r.Priority {
-		faults.AddHere("priority", "must be %d to %d, or be left out, for tenant %q", r.Priority, LeastUrgent, r.Tenant)
+		faults.AddHere("priority", "must be %d to %d, or be left out, for tenant %q", r.Priority, leastUrgent, r.Tenant)
 	}
 	return faults
 }
@@ -212,7 +212,7 @@ func (r Rules) MakeID(derived string) string {
 
 // PriorityOf is Temporal's priority of an operation; 0 is Temporal's default.
 func (r Rules) PriorityOf(op bellhop.Operation) int {
-	if op.Priority == 0 && r.Priority <= NormalPriority {
+	if op.Priority == 0 && r.Priority <= normalPriority {
 		return 0
 	}
 	return cmp.Or(op.Priority, r.Priority)

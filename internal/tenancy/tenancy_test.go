@@ -112,7 +112,8 @@ func TestRules_WhatAnOperationMayName(t *testing.T) {
 		{"what the default gives", "rival", policy, bellhop.Operation{Provider: "simulated", Priority: 3}, nil},
 		{"a provider of others", "rival", policy, bellhop.Operation{Provider: "docker"}, []string{`provider: "docker" is not for tenant "rival", which may name simulated`}},
 		{
-			"targets of others, each", "rival", policy, bellhop.Operation{Provider: "simulated", Callbacks: callbacks{{Target: "temporal"}, {Target: "orders"}}},
+			"targets of others, each", "rival", policy,
+			bellhop.Operation{Provider: "simulated", Callbacks: callbacks{{Target: "temporal"}, {Target: "orders"}}},
 			[]string{
 				`callbacks[0].target: "temporal" is not for tenant "rival", which may name none`,
 				`callbacks[1].target: "orders" is not for tenant "rival", which may name none`,
@@ -125,7 +126,8 @@ func TestRules_WhatAnOperationMayName(t *testing.T) {
 		{"without the section", "rival", NewPolicy(nil, Totals{}), bellhop.Operation{Provider: "docker", Priority: 1, Callbacks: callbacks{{Target: "orders"}}}, nil},
 		{"one heartbeat a second", "rival", nil, bellhop.Operation{Callbacks: callbacks{{Heartbeat: 3 * second}, {Heartbeat: 3 * second}, {Heartbeat: 3 * second}, {}}}, nil},
 		{
-			"many heartbeats a second", "rival", nil, bellhop.Operation{Callbacks: callbacks{{Heartbeat: second}, {Heartbeat: 2 * second}}},
+			"many heartbeats a second", "rival", nil,
+			bellhop.Operation{Callbacks: callbacks{{Heartbeat: second}, {Heartbeat: 2 * second}}},
 			[]string{"callbacks: ask for 1.5 heartbeats a second together; at most 1 is sent: give each a longer heartbeat"},
 		},
 	} {
