@@ -26,6 +26,7 @@ import (
 	"bellhop/bridge/restate"
 	"bellhop/bridge/stepfunctions"
 	"bellhop/bridge/webhook"
+	"bellhop/encryption"
 	"bellhop/workflows"
 )
 
@@ -53,6 +54,8 @@ type Config struct {
 	// Nexus serves the Nexus service Compute, by which Temporal workflows in other namespaces start operations, on the
 	// task queue. Default: not served.
 	Nexus *NexusConfig `json:"nexus"`
+	// Encryption is the keyset by which everything is encrypted that bellhop writes to Temporal. Default: it is not.
+	Encryption *EncryptionConfig `json:"encryption"`
 	// Backstop is how often an operation that waits is observed although no watcher said anything.
 	Backstop BackstopConfig `json:"backstop"`
 	// Limits bound what the worker takes on at once.
@@ -256,6 +259,9 @@ type TemporalTarget struct {
 	Namespace string `json:"namespace"`
 	// Profile names a profile of temporal.toml for another connection than the worker's own. Default: none.
 	Profile string `json:"profile"`
+	// Encryption is how the callers read what they are sent. Default: by the worker's own keyset in its own namespace, in
+	// the clear elsewhere.
+	Encryption *TargetEncryption `json:"encryption"`
 }
 
 // parts are what a configuration describes.
@@ -269,7 +275,12 @@ type parts struct {
 	// share is how many calls to a target are under way at once where its entry does not say.
 	share   int
 	pollers []*stepfunctions.Poller
-	closers []func() error
+	// keys are those of the worker's own connection, nil for none; encrypted are the converters for a namespace of the
+	// targets whose entry names some.
+	keys      *encryption.Keyset
+	encrypted map[string]func(namespace string) encryption.Converters
+	keysets   []*encryption.Keyset
+	closers   []func() error
 }
 
 func (p *parts) close() {
@@ -285,9 +296,15 @@ func (c *Config) build() (*parts, error) {
 		temporal:  map[string]TemporalTarget{},
 		targets:   map[string]bridge.Target{},
 		limits:    map[string]bridge.Limits{},
+		encrypted: map[string]func(string) encryption.Converters{},
 		share:     c.Limits.Activities / 4,
 	}
 	faults := slices.Clone(c.faults)
+	if c.Encryption != nil {
+		var err error
+		made.keys, err = made.openKeyset(*c.Encryption)
+		faults.Note("encryption", err)
+	}
 	for _, name := range slices.Sorted(maps.Keys(c.Providers)) {
 		path := "providers." + name
 		if err := bellhop.CheckName(name); err != nil {
@@ -375,7 +392,12 @@ func (p *parts) addTarget(name string, raw json.RawMessage) error {
 		var entry TemporalTarget
 		err := p.readTarget(name, raw, limits, &entry)
 		p.temporal[name] = entry
-		return err
+		if err != nil {
+			return err
+		}
+		var faults bellhop.Faults
+		faults.Note("encryption", p.encryptTarget(name, entry.Encryption))
+		return faults.Err()
 	case "restate":
 		return openTarget(p, name, raw, limits, restate.New)
 	case "stepfunctions":

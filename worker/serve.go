@@ -43,16 +43,18 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 	if telemetry.tracer != nil {
 		options.Interceptors = append(options.Interceptors, telemetry.tracer)
 	}
+	namespace := options.Namespace
+	if namespace == "" {
+		namespace = client.DefaultNamespace
+	}
+	made.watchKeysets(ctx, logger)
+	made.own(namespace).Apply(&options)
 	connection, err := dial(ctx, options, time.Duration(config.ConnectTimeout), logger)
 	if err != nil {
 		return err
 	}
 	defer connection.Close()
-	namespace := options.Namespace
-	if namespace == "" {
-		namespace = client.DefaultNamespace
-	}
-	ops := operations.New(connection, namespace, config.TaskQueue)
+	ops := operations.New(connection, namespace, config.TaskQueue).With(made.own(namespace))
 	if err := ops.EnsureSearchAttributes(ctx); err != nil {
 		return err
 	}
@@ -208,7 +210,8 @@ func (p *parts) connectTargets(own client.Client, namespace string, logger *slog
 		if entry.Namespace != "" {
 			in = entry.Namespace
 		}
-		p.targets[name] = temporal.NewTarget(connection.WorkflowService(), in)
+		encrypted := p.forTarget(name, in, entry.Profile == "" && in == namespace)
+		p.targets[name] = temporal.NewTarget(connection.WorkflowService(), in).With(encrypted)
 	}
 	if err := errors.Join(errs...); err != nil {
 		closeAll()

@@ -17,11 +17,11 @@ import (
 	"go.temporal.io/api/serviceerror"
 	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
-	"go.temporal.io/sdk/converter"
 	"google.golang.org/grpc/codes"
 
 	"bellhop"
 	"bellhop/bridge"
+	"bellhop/encryption"
 )
 
 // Address finds a caller in Temporal, in one of three ways: a workflow to signal ("workflow_id"), an activity that
@@ -80,15 +80,21 @@ func parseAddress(raw json.RawMessage) (Address, bellhop.Faults) {
 
 // Target calls workflows of one namespace back.
 type Target struct {
-	service   workflowservice.WorkflowServiceClient
-	namespace string
-	converter converter.DataConverter
+	service    workflowservice.WorkflowServiceClient
+	namespace  string
+	converters encryption.Converters
 }
 
 // NewTarget makes a target for the workflows of a namespace. It speaks to the raw service, whose calls take a request
 // id of ours and are not retried: the one retrier is the workflow that delivers.
 func NewTarget(service workflowservice.WorkflowServiceClient, namespace string) *Target {
-	return &Target{service: service, namespace: namespace, converter: converter.GetDefaultDataConverter()}
+	return &Target{service: service, namespace: namespace}
+}
+
+// With has the target write what its callers read by these converters, which are Temporal's own by default.
+func (t *Target) With(converters encryption.Converters) *Target {
+	t.converters = converters
+	return t
 }
 
 // Check says what is wrong with a callback's address and states.
@@ -117,11 +123,20 @@ func (t *Target) Deliver(ctx context.Context, raw json.RawMessage, m bridge.Mess
 	if err := faults.Err(); err != nil {
 		return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
 	}
-	body, err := t.converter.ToPayloads(m.Body)
-	if err != nil {
-		return bridge.Result{Verdict: bridge.Undeliverable, Err: fmt.Errorf("encode the outcome: %w", err)}
+	converters := t.converters
+	if address.WorkflowID != "" {
+		converters = converters.In(t.namespace, address.WorkflowID)
 	}
-	return t.classify(ctx, address, t.send(ctx, address, m, body, requestID(raw, m.ID)))
+	body, err := converters.Data().ToPayloads(m.Body)
+	var failure *failurepb.Failure
+	if err == nil && m.Failed(bellhop.AsError) {
+		failure = activityFailure(m, body)
+		err = converters.SealFailure(failure)
+	}
+	if err != nil { // the outcome is JSON, so it is the codec that does not work
+		return bridge.Result{Verdict: bridge.Blocked, Err: fmt.Errorf("encode the outcome: %w", err)}
+	}
+	return t.classify(ctx, address, t.send(ctx, address, m, body, failure, requestID(raw, m.ID)))
 }
 
 // classify says what an answer means. An activity that waits for its next attempt is not found by its id either, and yet
@@ -143,7 +158,9 @@ func (t *Target) classify(ctx context.Context, to Address, err error) bridge.Res
 	return result
 }
 
-func (t *Target) send(ctx context.Context, to Address, m bridge.Message, body *commonpb.Payloads, request string) error {
+func (t *Target) send(ctx context.Context, to Address, m bridge.Message, body *commonpb.Payloads, failure *failurepb.Failure,
+	request string,
+) error {
 	activity := len(to.TaskToken) > 0 || to.ActivityID != ""
 	switch {
 	case !activity:
@@ -160,7 +177,7 @@ func (t *Target) send(ctx context.Context, to Address, m bridge.Message, body *c
 			RequestId:         request,
 		})
 		return err
-	case !m.Failed(bellhop.AsError) && to.ActivityID != "":
+	case failure == nil && to.ActivityID != "":
 		_, err := t.service.RespondActivityTaskCompletedById(ctx, &workflowservice.RespondActivityTaskCompletedByIdRequest{
 			Namespace:  t.namespace,
 			WorkflowId: to.WorkflowID,
@@ -170,7 +187,7 @@ func (t *Target) send(ctx context.Context, to Address, m bridge.Message, body *c
 			Identity:   identity,
 		})
 		return err
-	case !m.Failed(bellhop.AsError):
+	case failure == nil:
 		_, err := t.service.RespondActivityTaskCompleted(ctx, &workflowservice.RespondActivityTaskCompletedRequest{
 			Namespace: t.namespace,
 			TaskToken: to.TaskToken,
@@ -184,7 +201,7 @@ func (t *Target) send(ctx context.Context, to Address, m bridge.Message, body *c
 			WorkflowId: to.WorkflowID,
 			RunId:      to.RunID,
 			ActivityId: to.ActivityID,
-			Failure:    activityFailure(m, body),
+			Failure:    failure,
 			Identity:   identity,
 		})
 		return err
@@ -192,7 +209,7 @@ func (t *Target) send(ctx context.Context, to Address, m bridge.Message, body *c
 		_, err := t.service.RespondActivityTaskFailed(ctx, &workflowservice.RespondActivityTaskFailedRequest{
 			Namespace: t.namespace,
 			TaskToken: to.TaskToken,
-			Failure:   activityFailure(m, body),
+			Failure:   failure,
 			Identity:  identity,
 		})
 		return err
