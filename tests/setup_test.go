@@ -49,10 +49,10 @@ func setup(t *testing.T, serverArgs ...string) *bench {
 }
 
 func (b *bench) connect() {
-	c, err := client.DialContext(b.ctx, client.Options{HostPort: b.server.Address, Logger: quiet{}})
+	c, err := client.DialContext(b.ctx, peers.Encrypt(client.Options{HostPort: b.server.Address, Logger: quiet{}}))
 	require.NoError(b, err)
 	b.Cleanup(c.Close)
-	b.client, b.ops = c, operations.New(c, "default", "")
+	b.client, b.ops = c, operations.New(c, "default", "").With(peers.Converters("default"))
 }
 
 // state is where the simulated platform of the test lives.
@@ -96,6 +96,7 @@ func (b *bench) run(stdin, name string, args ...string) (stdout, stderr string, 
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = append(os.Environ(), "TEMPORAL_ADDRESS="+b.server.Address)
+	cmd.Env = append(cmd.Env, peers.EncryptionEnv()...)
 	cmd.Stdin = strings.NewReader(stdin)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs

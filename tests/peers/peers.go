@@ -187,6 +187,7 @@ func StartWorker(ctx context.Context, temporal, config string, env ...string) (*
 		return nil, err
 	}
 	args := []string{"--listen", "127.0.0.1:0"}
+	config = encryptedConfig(config)
 	if config != "" {
 		file, err := os.CreateTemp("", "bellhop-worker-*.yaml")
 		if err != nil {
