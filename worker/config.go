@@ -247,6 +247,9 @@ func (c *Config) check(faults *bellhop.Faults) {
 	}
 	if c.API != nil {
 		faults.Note("api", c.API.Check())
+		if c.API.Codec != nil && c.Encryption == nil {
+			faults.Add("api.codec", "must be left out without encryption: there is nothing to decode")
+		}
 	}
 	if c.Log.Format != "text" && c.Log.Format != "json" {
 		faults.Add("log.format", `must be "text" or "json"`)

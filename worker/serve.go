@@ -87,7 +87,7 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 		return fmt.Errorf("start the worker: %w", err)
 	}
 	defer w.Stop()
-	stopAPI, address, err := serveAPI(config, ops, telemetry, logger, fail)
+	stopAPI, address, err := serveAPI(config, made, ops, telemetry, logger, fail)
 	if err != nil {
 		return err
 	}

@@ -48,6 +48,7 @@ type Server struct {
 	logger  *slog.Logger
 	observe Observe
 	mux     *http.ServeMux
+	codec   *codecEndpoint // nil where it is not served
 	waits   *semaphore.Weighted
 	// stopping ends when the server is told to stop: who waits is answered then.
 	stopping context.Context
@@ -138,6 +139,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		pattern = "" // where the mux would send a browser to the path that was probably meant
 	}
 	asks := s.tokens.find(r)
+	if asks == nil {
+		asks = s.codec.signedIn(r, s.tokens)
+	}
 	r = r.WithContext(withCaller(r.Context(), asks))
 	if r.ContentLength != 0 {
 		// Whether it is read or not: a server waits for the rest of a body before it ends a connection. A server-wide limit
@@ -153,7 +157,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}()
 	recorded.Header().Set("Cache-Control", "no-store")
 	switch {
-	case asks == nil:
+	case s.codec.share(recorded, r):
+	case asks == nil && !s.codec.open(pattern):
 		problem := newProblem(CodeUnauthenticated, "a token is required that is known here: Authorization: Bearer …")
 		problem.header.Set("WWW-Authenticate", "Bearer")
 		recorded.problem(problem)

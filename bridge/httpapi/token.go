@@ -14,6 +14,7 @@ import (
 type caller struct {
 	name     string
 	operator bool
+	codec    bool
 	tenants  []string
 }
 
@@ -30,7 +31,7 @@ func newTokens(configured []TokenConfig) tokens {
 	known := make(tokens, len(configured))
 	for i, token := range configured {
 		known[i].hash, _ = hex.DecodeString(token.SHA256) //nolint:errcheck // Check has done it
-		known[i].caller = caller{name: token.Name, operator: token.Operator, tenants: token.Tenants}
+		known[i].caller = caller{name: token.Name, operator: token.Operator, codec: token.Codec, tenants: token.Tenants}
 	}
 	return known
 }
