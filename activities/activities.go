@@ -3,6 +3,7 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,11 @@ type Activities struct {
 	Waiters Waiters
 	// Records tell whose it is what stands at a provider.
 	Records Records
+	// Elsewhere is how long an activity that this worker is not configured for is sent on to other workers before it is
+	// anybody's fault. Default one minute.
+	Elsewhere time.Duration
+	// Places bound the calls of each tenant. Nil stands for no bound.
+	Places *Places
 }
 
 // Backstop is how often an operation that waits is observed although no watcher said anything: first after First,
@@ -83,6 +89,11 @@ func (a *Activities) Delete(ctx context.Context, op bellhop.Operation) (Answer, 
 
 // Observe asks the operation's provider where the operation stands.
 func (a *Activities) Observe(ctx context.Context, op bellhop.Operation) (bellhop.Observation, error) {
+	leave, err := a.Places.take(ctx, kindLooks, op.TenantID)
+	if err != nil {
+		return bellhop.Observation{}, err
+	}
+	defer leave()
 	return a.call(ctx, op, "observe", Provider.Observe)
 }
 
@@ -90,15 +101,50 @@ type providerCall func(Provider, context.Context, bellhop.Operation) (bellhop.Ob
 
 func (a *Activities) ask(ctx context.Context, op bellhop.Operation, name string, call providerCall) (Answer, error) {
 	if faults := a.check(op); len(faults) > 0 {
+		if faults.OnlyHere() && a.mayBeElsewhere(ctx, time.Duration(op.Timeout)) {
+			return Answer{}, notHere(bellhop.InvalidOperation(faults).Clean(op.Secrets()).Message)
+		}
 		return Answer{Observation: bellhop.Observation{
 			OperationID: op.ID,
 			Phase:       bellhop.PhaseFailed,
 			Failure:     bellhop.InvalidOperation(faults).Clean(op.Secrets()),
 		}}, nil
 	}
+	leave, err := a.Places.take(ctx, kindAsks, op.TenantID)
+	if err != nil {
+		return Answer{}, err
+	}
+	defer leave()
 	observation, err := a.call(ctx, op, name, call)
 	return Answer{Observation: observation, Backstop: a.Backstop.jittered()}, err
 }
+
+// defaultElsewhere is how long an activity is sent on by default. While a configuration is rolled out, a worker of the old
+// or of the new one may be given it.
+const defaultElsewhere = time.Minute
+
+// mayBeElsewhere says whether another worker may still be configured for what this one is not. Of an operation that has
+// little time, half is left for saying so.
+func (a *Activities) mayBeElsewhere(ctx context.Context, timeout time.Duration) bool {
+	within := cmp.Or(a.Elsewhere, defaultElsewhere)
+	if timeout > 0 {
+		within = min(within, timeout/2)
+	}
+	info := activity.GetInfo(ctx)
+	return time.Since(info.ScheduledTime) < within && time.Duration(info.Attempt)*elsewhereAfter <= within
+}
+
+// notHere makes the error by which an activity is sent on to another worker.
+func notHere(why string) error {
+	return temporal.NewApplicationErrorWithOptions(why, ErrorNotConfigured, temporal.ApplicationErrorOptions{
+		NextRetryDelay: elsewhereAfter,
+		Category:       temporal.ApplicationErrorCategoryBenign,
+	})
+}
+
+// elsewhereAfter is after how long an activity is offered to all workers again. With one worker of ten configured for it,
+// it finds that one within a minute in 998 of 1000 cases.
+const elsewhereAfter = time.Second
 
 // check finds every fault that only a worker can see: what is not configured, and what a provider or a target refuses.
 func (a *Activities) check(op bellhop.Operation) bellhop.Faults {
@@ -108,20 +154,20 @@ func (a *Activities) check(op bellhop.Operation) bellhop.Faults {
 		asked.Callbacks = nil // tokens are no provider's business
 		faults.Note("", provider.Check(asked))
 	} else {
-		faults.Add("provider", "%q is not configured; configured are %s", op.Provider, names(a.Providers))
+		faults.AddHere("provider", "%q is not configured; configured are %s", op.Provider, names(a.Providers))
 	}
 	for i, callback := range op.Callbacks {
 		path := fmt.Sprintf("callbacks[%d]", i)
 		if target, ok := a.Targets[callback.Target]; ok {
 			if !bridge.Serves(target, op.TenantID) {
-				faults.Add(path+".target", "%q is not for tenant %q", callback.Target, op.TenantID)
+				faults.AddHere(path+".target", "%q is not for tenant %q", callback.Target, op.TenantID)
 			}
 			faults.Note(path, target.Check(callback))
 			if callback.Heartbeat > 0 && !bridge.Heartbeats(target) {
 				faults.Add(path+".heartbeat", "must be left out: the engine of target %s waits without heartbeats", callback.Target)
 			}
 		} else {
-			faults.Add(path+".target", "%q is not configured; configured are %s", callback.Target, names(a.Targets))
+			faults.AddHere(path+".target", "%q is not configured; configured are %s", callback.Target, names(a.Targets))
 		}
 	}
 	return faults
@@ -134,6 +180,15 @@ func names[V any](entries map[string]V) string {
 	return strings.Join(slices.Sorted(maps.Keys(entries)), ", ")
 }
 
+// callMemory is what one attempt of a call leaves for the next, in the heartbeat's details. Temporal's own count of
+// attempts also has those that found no place and those that other workers sent on.
+type callMemory struct {
+	// Progress is what the provider reported last, for a person who looks at the pending activity.
+	Progress string `json:"progress,omitempty"`
+	// Unforeseen is how many attempts failed for a reason nobody foresaw.
+	Unforeseen int `json:"unforeseen,omitempty"`
+}
+
 // maxInternalAttempts is how often a call is tried that fails for a reason nobody foresaw. It is bellhop's own fault,
 // and a caller should not wait for the operation's whole timeout to hear of it.
 const maxInternalAttempts = 6
@@ -144,14 +199,17 @@ func (a *Activities) call(ctx context.Context, op bellhop.Operation, name string
 ) (bellhop.Observation, error) {
 	provider, ok := a.Providers[op.Provider]
 	if !ok {
-		return bellhop.Observation{}, tryAgain(bellhop.Fail(bellhop.CodeProviderUnavailable,
-			"provider %q is not configured at this worker", op.Provider))
+		return bellhop.Observation{}, notHere(fmt.Sprintf("provider %q is not configured at this worker", op.Provider))
 	}
 	secrets := op.Secrets()
 	op.Callbacks = nil // tokens are no provider's business
 
 	began := time.Now()
-	beating, stop := beat(ctx)
+	var past callMemory
+	if activity.HasHeartbeatDetails(ctx) {
+		_ = activity.GetHeartbeatDetails(ctx, &past) //nolint:errcheck // details that cannot be read are as good as none
+	}
+	beating, stop := beat(ctx, func(progress string) any { return callMemory{Progress: progress, Unforeseen: past.Unforeseen} })
 	observation, err := guarded(beating, secrets, func() (bellhop.Observation, error) { return call(provider, beating, op) })
 	stop()
 
@@ -176,7 +234,13 @@ func (a *Activities) call(ctx context.Context, op bellhop.Operation, name string
 	}
 	failure = failure.Clean(secrets)
 	result = string(failure.Code)
-	if failure.Code.Unavailable() || failure.Code == bellhop.CodeInternal && activity.GetInfo(ctx).Attempt < maxInternalAttempts {
+	if failure.Code == bellhop.CodeInternal {
+		if past.Unforeseen++; past.Unforeseen < maxInternalAttempts {
+			activity.RecordHeartbeat(ctx, past)
+			return bellhop.Observation{}, tryAgain(failure)
+		}
+	}
+	if failure.Code.Unavailable() {
 		return bellhop.Observation{}, tryAgain(failure)
 	}
 	observation.Phase = bellhop.PhaseFailed
@@ -211,9 +275,12 @@ func tryAgain(failure *bellhop.Failure) error {
 // HeartbeatTimeout is after how long without a sign of life a call or a watch is given to another worker.
 const HeartbeatTimeout = 10 * time.Second
 
-// beat sends heartbeats while a long call lasts, with the progress it reports as details. A call that is over within
-// the first interval costs none.
-func beat(ctx context.Context) (context.Context, func()) {
+// asTold makes details of progress alone.
+func asTold(progress string) any { return progress }
+
+// beat sends heartbeats while a long call lasts, with details made of the progress that it reports. A call that is over
+// within the first interval costs none.
+func beat(ctx context.Context, details func(progress string) any) (context.Context, func()) {
 	done := make(chan struct{})
 	stopped := make(chan struct{})
 	progress := make(chan string, 1)
@@ -238,7 +305,7 @@ func beat(ctx context.Context) (context.Context, func()) {
 				return
 			case last = <-progress:
 			case <-ticker.C:
-				activity.RecordHeartbeat(ctx, last)
+				activity.RecordHeartbeat(ctx, details(last))
 			}
 		}
 	}()

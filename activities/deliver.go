@@ -160,6 +160,9 @@ func (a *Activities) attempt(ctx context.Context, d Delivery) bridge.Result {
 	target, ok := a.Targets[d.Callback.Target]
 	if !ok {
 		err := fmt.Errorf("target %q is not configured at this worker; configured are %s", d.Callback.Target, names(a.Targets))
+		if a.mayBeElsewhere(ctx, time.Duration(d.Callback.Deadline)) {
+			return sentOn(err)
+		}
 		if d.Unchecked {
 			return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
 		}
@@ -169,6 +172,9 @@ func (a *Activities) attempt(ctx context.Context, d Delivery) bridge.Result {
 		var outcome bellhop.Outcome
 		if err := json.Unmarshal(d.Outcome, &outcome); err != nil || !bridge.Serves(target, outcome.TenantID) {
 			err = fmt.Errorf("target %q is not for tenant %q", d.Callback.Target, outcome.TenantID)
+			if a.mayBeElsewhere(ctx, time.Duration(d.Callback.Deadline)) {
+				return sentOn(err)
+			}
 			return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
 		}
 		if err := target.Check(d.Callback); err != nil {
@@ -186,6 +192,14 @@ func (a *Activities) attempt(ctx context.Context, d Delivery) bridge.Result {
 		Body:      d.Outcome,
 	})
 }
+
+// sentOn is the result of a delivery that this worker is not configured for and another one may be.
+func sentOn(err error) bridge.Result {
+	return bridge.Result{Verdict: bridge.Untried, Err: elsewhereError{err}}
+}
+
+// elsewhereError marks the error of a delivery that is offered to all workers again, and soon.
+type elsewhereError struct{ error }
 
 // lastWord is how long before the callback's deadline an attempt ends: one that the deadline itself ends can leave
 // nothing, and would be missing in the receipt.
@@ -207,11 +221,13 @@ func again(ctx context.Context, result bridge.Result, past memory) error {
 	kind, tries := ErrorDelivering, past.Attempts
 	switch result.Verdict { //nolint:exhaustive // with the others it is not made again
 	case bridge.Untried:
-		tries = int(past.Ended)
+		if _, sentOn := errors.AsType[elsewhereError](result.Err); !sentOn {
+			tries = int(past.Ended)
+		}
 	case bridge.Blocked:
 		kind, tries = ErrorBlocked, maxDoublings
 	}
-	delay := min(FirstRetry<<min(tries-1, maxDoublings), MaxRetry)
+	delay := min(FirstRetry<<min(max(tries-1, 0), maxDoublings), MaxRetry)
 	least := min(result.RetryAfter, MaxRetryAfter)
 	return repeat(kind, past.LastError, max(delay*4/5, least), max(delay*6/5, least),
 		memory{FirstAttemptAt: past.FirstAttemptAt, Attempts: past.Attempts, Unknown: past.Unknown})

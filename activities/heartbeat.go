@@ -27,7 +27,8 @@ func (a Abandoned) LastError() string { return "the caller waits no longer: " + 
 // its result. What else goes wrong is tried again sooner, since the caller's patience is running out.
 func (a *Activities) Heartbeat(ctx context.Context, callback bellhop.Callback) (Abandoned, error) {
 	every := time.Duration(callback.Heartbeat)
-	result := bridge.Result{Verdict: bridge.Blocked, Err: fmt.Errorf("target %q knows no heartbeats at this worker", callback.Target)}
+	// Another worker may be configured for it.
+	result := bridge.Result{Verdict: bridge.Retry, Err: fmt.Errorf("target %q knows no heartbeats at this worker", callback.Target)}
 	if target, ok := a.Targets[callback.Target].(bridge.Heartbeater); ok {
 		result = target.Heartbeat(ctx, callback.Address)
 	}

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"go.temporal.io/sdk/temporal"
 
 	"bellhop"
 )
@@ -38,13 +37,12 @@ const (
 // ReportOrphans compares what stands at a provider, or at all when it is empty, with what Temporal knows of the operations
 // that it belongs to. What it may be wrong about is never called an orphan.
 func (a *Activities) ReportOrphans(ctx context.Context, provider string) (bellhop.OrphanReport, error) {
-	ctx, stop := beat(ctx)
+	ctx, stop := beat(ctx, asTold)
 	defer stop()
 	asked := slices.Sorted(maps.Keys(a.Providers))
 	if provider != "" {
 		if a.Providers[provider] == nil {
-			return bellhop.OrphanReport{}, temporal.NewNonRetryableApplicationError(
-				fmt.Sprintf("%q is not configured; configured are %s", provider, names(a.Providers)), ErrorNotConfigured, nil)
+			return bellhop.OrphanReport{}, notHere(fmt.Sprintf("%q is not configured; configured are %s", provider, names(a.Providers)))
 		}
 		asked = []string{provider}
 	}

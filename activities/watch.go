@@ -43,12 +43,9 @@ const errorWatch = "WATCH_FAILED"
 func (a *Activities) Watch(ctx context.Context, provider string, within time.Duration) error {
 	platform, ok := a.Providers[provider]
 	if !ok {
-		// Another worker may have it.
-		return temporal.NewApplicationErrorWithOptions(
-			fmt.Sprintf("provider %q is not configured at this worker; configured are %s", provider, names(a.Providers)),
-			ErrorNotConfigured, temporal.ApplicationErrorOptions{NextRetryDelay: 5 * time.Second})
+		return notHere(fmt.Sprintf("provider %q is not configured at this worker; configured are %s", provider, names(a.Providers)))
 	}
-	ctx, stop := beat(ctx)
+	ctx, stop := beat(ctx, asTold)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()

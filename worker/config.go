@@ -7,12 +7,15 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/contrib/envconfig"
 	"sigs.k8s.io/yaml"
 
 	"bellhop"
@@ -93,7 +96,8 @@ type BackstopConfig struct {
 
 // LimitsConfig bounds what the worker takes on at once.
 type LimitsConfig struct {
-	// Activities is how many calls to providers and targets run at once. Default 200.
+	// Activities is how many activities of each kind run at once: asks of providers, looks, deliveries and heartbeats each
+	// have as many slots of their own, so that none waits for another kind. Default 200.
 	Activities int `json:"activities"`
 	// WorkflowTasks is how many workflows advance at once. Default 100.
 	WorkflowTasks int `json:"workflow_tasks"`
@@ -214,8 +218,7 @@ func (c *Config) check(faults *bellhop.Faults) {
 		value int
 		least int
 	}{
-		// A watch takes one place per provider for good.
-		{"activities", c.Limits.Activities, len(c.Providers) + 1},
+		{"activities", c.Limits.Activities, 1},
 		{"workflow_tasks", c.Limits.WorkflowTasks, 2},
 		{"cached_workflows", c.Limits.CachedWorkflows, 1},
 	} {
@@ -238,8 +241,10 @@ func (c *Config) check(faults *bellhop.Faults) {
 		}
 	}
 	if t := c.Tracing; t != nil {
-		if t.Endpoint == "" {
+		if at, err := url.Parse(t.Endpoint); t.Endpoint == "" {
 			faults.Add("tracing.endpoint", "is required")
+		} else if err != nil || at.Host == "" || at.Scheme != "http" && at.Scheme != "https" {
+			faults.Add("tracing.endpoint", `must be an http or https URL, such as "http://127.0.0.1:4317"`)
 		}
 		if t.Sample != nil && (*t.Sample < 0 || *t.Sample > 1) {
 			faults.Add("tracing.sample", "must be 0 to 1")
@@ -256,6 +261,15 @@ func (c *Config) check(faults *bellhop.Faults) {
 	}
 }
 
+// notes are what an operator should know of a configuration that is in order all the same.
+func (c *Config) notes() []string {
+	var notes []string
+	if host, _, err := net.SplitHostPort(c.Listen); err == nil && !bridge.Loopback(host) && c.MetricsTokenFile == "" {
+		notes = append(notes, "listen is beyond loopback and there is no metrics_token_file: /metrics is not served")
+	}
+	return notes
+}
+
 // TemporalTarget is an entry under targets of type temporal.
 type TemporalTarget struct {
 	// Namespace is where the callers' workflows live. Default: the worker's own.
@@ -265,6 +279,24 @@ type TemporalTarget struct {
 	// Encryption is how the callers read what they are sent. Default: by the worker's own keyset in its own namespace, in
 	// the clear elsewhere.
 	Encryption *TargetEncryption `json:"encryption"`
+}
+
+// connection is how the target reaches Temporal: nil for the worker's own connection.
+func (t TemporalTarget) connection() (*client.Options, error) {
+	if t.Profile == "" {
+		return nil, nil //nolint:nilnil // the worker's own, and nothing wrong
+	}
+	options, err := envconfig.LoadClientOptions(envconfig.LoadClientOptionsRequest{
+		ConfigFileProfile: t.Profile,
+		DisableEnv:        true, // TEMPORAL_ADDRESS and the rest are the worker's own connection
+	})
+	if err != nil {
+		return nil, bellhop.Faults{{Path: "profile", Problem: err.Error()}}
+	}
+	if options.Namespace == "" {
+		options.Namespace = client.DefaultNamespace
+	}
+	return &options, nil
 }
 
 // parts are what a configuration describes.
@@ -393,12 +425,13 @@ func (p *parts) addTarget(name string, raw json.RawMessage) error {
 	switch kind(raw) {
 	case "temporal":
 		var entry TemporalTarget
-		err := p.readTarget(name, raw, limits, &entry)
-		p.temporal[name] = entry
-		if err != nil {
+		if err := p.readTarget(name, raw, limits, &entry); err != nil {
 			return err
 		}
+		p.temporal[name] = entry
 		var faults bellhop.Faults
+		_, err := entry.connection()
+		faults.Note("", err)
 		faults.Note("encryption", p.encryptTarget(name, entry.Encryption))
 		return faults.Err()
 	case "restate":
@@ -426,6 +459,9 @@ func openTarget[Config any, Target bridge.Target](p *parts, name string, raw jso
 		return err
 	}
 	p.targets[name] = target
+	if literal, ok := any(target).(interface{ Reachable() error }); ok {
+		return literal.Reachable()
+	}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,6 +28,8 @@ func check(t *testing.T, text string) (stderr string, code int) {
 }
 
 func TestEveryFaultOfAConfigurationIsNamedAtOnce(t *testing.T) {
+	key := filepath.Join(t.TempDir(), "key")
+	require.NoError(t, os.WriteFile(key, []byte("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n"), 0o600))
 	for _, tc := range []struct {
 		reason, text string
 		want         []string
@@ -35,17 +38,17 @@ func TestEveryFaultOfAConfigurationIsNamedAtOnce(t *testing.T) {
 task_queue: ""
 listen: nonsense
 drain: soon
-limits: {activities: 1, cache: 5}
+limits: {activities: 0, cache: 5}
 backstop: {first: 1ms}
 deployment: {behavior: sometimes}
-tracing: {sample: 2}
+tracing: {endpoint: collector, sample: 2}
 log: {level: loud, format: xml}
 api: {listen: ":9465", waits: -1, tls: {cert_file: /nowhere/cert}, tokens: [{name: orders, token: secret}]}
 colour: red
 `, []string{
-			"task_queue: must not be empty", "listen: must be host:port", "drain: must be a duration", "limits.activities: must be at least 2",
+			"task_queue: must not be empty", "listen: must be host:port", "drain: must be a duration", "limits.activities: must be at least 1",
 			"limits.cache: is not a known field", "backstop.first: must be at least 1s", "deployment.name: is required",
-			"deployment.build_id: is required", `deployment.behavior: must be "auto-upgrade" or "pinned"`, "tracing.endpoint: is required",
+			"deployment.build_id: is required", `deployment.behavior: must be "auto-upgrade" or "pinned"`, "tracing.endpoint: must be an http or https URL",
 			"tracing.sample: must be 0 to 1", "log.level:", `log.format: must be "text" or "json"`, "api.tls.key_file: is required", "api.waits: must be at least 1",
 			"api.tokens[0].token: is not a known field", "api.tokens[0].sha256: must be", "api.tokens[0].tenants: is required", "colour: is not a known field",
 		}},
@@ -59,7 +62,9 @@ targets:
   hook: {type: webhook, content: xml, concurrency: -1, tenants: ["a b"]}
   r: {type: restate}
   t: {type: temporal, names: x}
+  elsewhere: {type: temporal, profile: nowhere}
 `, []string{
+			"targets.elsewhere.profile: ",
 			`providers.cloud.type: must be "simulated", "docker", "ecs" or "kubernetes"`, "providers.sim.speed: is not a known field", "providers.bad name: the name must be",
 			`targets.smoke.type: must be "temporal", "stepfunctions", "restate" or "webhook"`, "targets.hook.url: is required",
 			"targets.hook.content: must be", "targets.hook.concurrency: must be", "targets.hook.tenants[0]: must be",
@@ -84,6 +89,14 @@ nexus: {tenants: [acme, ""]}
 `, []string{
 			"restate.identity_keys: are required where others than this machine", "restate.poll_after: must be at least 1s", "restate.tenants[0]: must be", "nexus.tenants[1]: must be",
 			"restate.retries: is not a known field", `restate.target: must be the name of a target of type restate; "temporal" is none`,
+		}},
+		{"a webhook that could never be called", fmt.Sprintf(`
+targets:
+  local: {type: webhook, url: "http://10.0.0.1/x", key_file: %[1]q}
+  mapped: {type: webhook, url: "http://[::ffff:127.0.0.1]/x", key_file: %[1]q, allow: ["10.0.0.0/8"]}
+  meta: {type: webhook, url: "http://169.254.169.254/latest", key_file: %[1]q}
+`, key), []string{
+			"targets.local.url: names 10.0.0.1", "targets.mapped.url: names ::ffff:127.0.0.1", "targets.meta.url: names 169.254.169.254", `allow: ["10.0.0.1/32"]`,
 		}},
 		{"faults of every kind beside each other", `
 spped: 3

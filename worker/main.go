@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -97,6 +100,10 @@ Exit codes: 0 stopped, 1 failed, 2 bad usage or configuration, 4 Temporal unreac
 			defer parts.close()
 			if check {
 				fmt.Fprintln(stdout, "the configuration is in order")
+				fmt.Fprintf(stdout, "providers: %s\ntargets: %s\n", sorted(config.Providers), sorted(config.Targets))
+				for _, note := range config.notes() {
+					fmt.Fprintln(stdout, "note: "+note)
+				}
 				return nil
 			}
 			return serve(command.Context(), config, parts, stderr)
@@ -107,4 +114,9 @@ Exit codes: 0 stopped, 1 failed, 2 bad usage or configuration, 4 Temporal unreac
 	command.Flags().BoolVar(&check, "check", false, "check the configuration and exit")
 	command.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	return command
+}
+
+// sorted lists the names of entries.
+func sorted[V any](entries map[string]V) string {
+	return strings.Join(slices.Sorted(maps.Keys(entries)), ", ")
 }

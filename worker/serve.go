@@ -28,6 +28,9 @@ import (
 // serve works until ctx ends.
 func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) error {
 	logger := newLogger(config.Log, stderr)
+	for _, note := range config.notes() {
+		logger.Warn(note)
+	}
 	telemetry, err := startTelemetry(ctx, config)
 	if err != nil {
 		return err
@@ -82,11 +85,11 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 	defer server.stop()
 	// Told to stop, it stops to ask for tasks while the worker drains.
 	defer made.pollActivities(ctx, config, ops, logger)()
-	w := newWorker(connection, config, made, ops, fail)
-	if err := w.Start(); err != nil {
-		return fmt.Errorf("start the worker: %w", err)
+	running := newWorkers(connection, config, made, ops, fail)
+	if err := running.start(); err != nil {
+		return err
 	}
-	defer w.Stop()
+	defer running.stop()
 	stopAPI, address, err := serveAPI(config, made, ops, telemetry, logger, fail)
 	if err != nil {
 		return err
@@ -140,7 +143,11 @@ func dial(ctx context.Context, options client.Options, within time.Duration, log
 	}
 }
 
-func newWorker(connection client.Client, config Config, made *parts, ops *operations.Client, fail func(error)) worker.Worker {
+// workers are one Temporal worker for the workflows and their deliveries, and one for each kind of activity that has slots
+// of its own.
+type workers []worker.Worker
+
+func newWorkers(connection client.Client, config Config, made *parts, ops *operations.Client, fail func(error)) workers {
 	worker.SetStickyWorkflowCacheSize(config.Limits.CachedWorkflows)
 	options := worker.Options{
 		MaxConcurrentActivityExecutionSize:     config.Limits.Activities,
@@ -159,9 +166,7 @@ func newWorker(connection client.Client, config Config, made *parts, ops *operat
 			options.DeploymentOptions.DefaultVersioningBehavior = workflow.VersioningBehaviorPinned
 		}
 	}
-	w := worker.New(connection, config.TaskQueue, options)
-	workflows.Register(w)
-	w.RegisterActivity(&activities.Activities{
+	acts := &activities.Activities{
 		Providers: made.providers,
 		Targets:   made.targets,
 		Backstop: activities.Backstop{
@@ -170,12 +175,49 @@ func newWorker(connection client.Client, config Config, made *parts, ops *operat
 		},
 		Waiters: ops,
 		Records: ops,
-	})
-	w.RegisterActivityWithOptions(ops.CallerStatus, activity.RegisterOptions{Name: operations.ActivityStatus})
-	if config.Nexus != nil {
-		w.RegisterNexusService(temporal.NewService(config.Nexus.Tenants.For(ops)))
+		Places:  activities.NewPlaces(func(string) int { return max(1, config.Limits.Activities/4) }),
 	}
-	return w
+	main := worker.New(connection, config.TaskQueue, options)
+	workflows.Register(main)
+	// All activities, since workflows that began on an older version have them on this task queue.
+	main.RegisterActivity(acts)
+	main.RegisterActivityWithOptions(ops.CallerStatus, activity.RegisterOptions{Name: operations.ActivityStatus})
+	if config.Nexus != nil {
+		main.RegisterNexusService(temporal.NewService(config.Nexus.Tenants.For(ops)))
+	}
+	all := workers{main}
+	options.DisableWorkflowWorker = true
+	for kind, slots := range map[string]int{
+		workflows.QueueAsks:       config.Limits.Activities,
+		workflows.QueueLooks:      config.Limits.Activities,
+		workflows.QueueHeartbeats: config.Limits.Activities,
+		workflows.QueueWatches:    len(made.providers) + 1, // a watch that another worker is configured for is sent on
+	} {
+		options.MaxConcurrentActivityExecutionSize = slots
+		w := worker.New(connection, workflows.Queue(config.TaskQueue, kind), options)
+		w.RegisterActivity(acts)
+		all = append(all, w)
+	}
+	return all
+}
+
+func (all workers) start() error {
+	for i, w := range all {
+		if err := w.Start(); err != nil {
+			all[:i].stop()
+			return fmt.Errorf("start the worker: %w", err)
+		}
+	}
+	return nil
+}
+
+// stop lets all of them end what they have begun, at the same time.
+func (all workers) stop() {
+	var stopping sync.WaitGroup
+	for _, w := range all {
+		stopping.Go(w.Stop)
+	}
+	stopping.Wait()
 }
 
 // connectTargets makes the targets that need a connection to Temporal, and puts limits around all.
@@ -189,18 +231,15 @@ func (p *parts) connectTargets(own client.Client, namespace string, logger *slog
 	var errs []error
 	for name, entry := range p.temporal {
 		connection, in := own, namespace
-		if entry.Profile != "" {
-			options, err := envconfig.LoadClientOptions(envconfig.LoadClientOptionsRequest{
-				ConfigFileProfile: entry.Profile,
-				DisableEnv:        true, // TEMPORAL_ADDRESS and the rest are the worker's own connection
-			})
-			if err != nil {
-				errs = append(errs, usageError{fmt.Errorf("read profile %s of target %s: %w", entry.Profile, name, err)})
-				continue
-			}
+		options, err := entry.connection()
+		if err != nil {
+			errs = append(errs, usageError{fmt.Errorf("connect target %s: %w", name, err)})
+			continue
+		}
+		if options != nil {
 			options.Logger = log.NewStructuredLogger(logger)
 			// Lazily: a target that is down must not keep the worker from working.
-			if connection, err = client.NewLazyClient(options); err != nil {
+			if connection, err = client.NewLazyClient(*options); err != nil {
 				errs = append(errs, usageError{fmt.Errorf("connect target %s: %w", name, err)})
 				continue
 			}

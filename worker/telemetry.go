@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -56,7 +58,13 @@ func startTelemetry(ctx context.Context, config Config) (*telemetry, error) {
 		handler:  promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
 		meter:    metrics.Meter("bellhop"),
 	}
-	t.metrics = metricsHandler{temporaltelemetry.NewMetricsHandler(temporaltelemetry.MetricsHandlerOptions{Meter: t.meter})}
+	t.metrics = metricsHandler{
+		MetricsHandler: temporaltelemetry.NewMetricsHandler(temporaltelemetry.MetricsHandlerOptions{Meter: t.meter}),
+		known: known{
+			"provider": slices.Collect(maps.Keys(config.Providers)),
+			"target":   slices.Collect(maps.Keys(config.Targets)),
+		},
+	}
 	stops := []func(context.Context) error{metrics.Shutdown}
 	if config.Tracing != nil {
 		traces, err := startTracing(ctx, *config.Tracing)
@@ -81,19 +89,39 @@ func startTelemetry(ctx context.Context, config Config) (*telemetry, error) {
 	return t, nil
 }
 
-// metricsHandler counts with counters. The handler that it wraps counts with what may go down as well, which Prometheus
-// then takes for a gauge.
+// metricsHandler counts with counters: the handler that it wraps counts with what may go down as well, which Prometheus
+// then takes for a gauge. And it replaces values of labels that a caller can choose.
 type metricsHandler struct {
 	temporaltelemetry.MetricsHandler
+
+	known known
+}
+
+// known are the values that a label may have, by label. An operation names its provider and its targets before any worker
+// has checked the names: each invented name would be a series of its own, and OpenTelemetry keeps 2,000 of a metric.
+type known map[string][]string
+
+// otherName stands for every name that is not configured.
+const otherName = "other"
+
+func (k known) bound(tags map[string]string) map[string]string {
+	bounded := tags
+	for label, values := range k {
+		if value, given := tags[label]; given && !slices.Contains(values, value) {
+			bounded = maps.Clone(bounded)
+			bounded[label] = otherName
+		}
+	}
+	return bounded
 }
 
 // WithTags is part of [client.MetricsHandler].
 func (m metricsHandler) WithTags(tags map[string]string) client.MetricsHandler {
-	tagged, ok := m.MetricsHandler.WithTags(tags).(temporaltelemetry.MetricsHandler)
+	tagged, ok := m.MetricsHandler.WithTags(m.known.bound(tags)).(temporaltelemetry.MetricsHandler)
 	if !ok {
 		return m
 	}
-	return metricsHandler{tagged}
+	return metricsHandler{tagged, m.known}
 }
 
 // Counter is part of [client.MetricsHandler].

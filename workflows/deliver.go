@@ -204,6 +204,7 @@ func (d *deliveries) beatOptions(ctx workflow.Context, i int) workflow.Context {
 	callback := d.o.Callbacks[i]
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		ActivityID: HeartbeatID(i),
+		TaskQueue:  Queue(workflow.GetInfo(ctx).TaskQueueName, QueueHeartbeats),
 		// The beat of a worker that died is missed, and repeated while the caller still has patience.
 		StartToCloseTimeout: min(time.Duration(callback.Heartbeat), bridge.AttemptTimeout),
 		RetryPolicy:         &temporal.RetryPolicy{InitialInterval: 100 * time.Millisecond, BackoffCoefficient: 1},

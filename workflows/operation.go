@@ -268,6 +268,7 @@ const maxAsk = 15 * time.Minute
 
 func (o *operation) askOptions(ctx workflow.Context, within time.Duration) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue:              Queue(workflow.GetInfo(ctx).TaskQueueName, QueueAsks),
 		ScheduleToCloseTimeout: within,
 		StartToCloseTimeout:    min(within, maxAsk),
 		HeartbeatTimeout:       activities.HeartbeatTimeout,
@@ -364,6 +365,7 @@ const lookWithin = time.Minute
 
 func (o *operation) lookOptions(ctx workflow.Context) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue:              Queue(workflow.GetInfo(ctx).TaskQueueName, QueueLooks),
 		ScheduleToCloseTimeout: lookWithin,
 		StartToCloseTimeout:    lookWithin / 2,
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: time.Second},

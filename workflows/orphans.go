@@ -17,6 +17,7 @@ const orphansWithin = 10 * time.Minute
 // the workers know the providers, and whoever asks knows Temporal.
 func ReportOrphans(ctx workflow.Context, provider string) (bellhop.OrphanReport, error) {
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue:              Queue(workflow.GetInfo(ctx).TaskQueueName, QueueLooks),
 		ScheduleToCloseTimeout: orphansWithin,
 		StartToCloseTimeout:    orphansWithin,
 		HeartbeatTimeout:       activities.HeartbeatTimeout,

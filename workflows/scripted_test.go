@@ -62,7 +62,7 @@ func setup(t *testing.T) *stage {
 	env.SetStartTime(start)
 	s := &stage{
 		TestWorkflowEnvironment: env, t: t,
-		platform: &platform{}, callers: map[string]*caller{}, activities: &activities.Activities{},
+		platform: &platform{}, callers: map[string]*caller{}, activities: &activities.Activities{Elsewhere: 2 * time.Second},
 	}
 	s.platform.now = s.now
 	s.identify("op-1")

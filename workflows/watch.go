@@ -26,6 +26,7 @@ const watchRun = 24 * time.Hour
 func WatchProvider(ctx workflow.Context, provider string) error {
 	workflow.SetCurrentDetails(ctx, fmt.Sprintf("Watches `%s` and wakes up the operations that wait for it.", provider))
 	ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
+		TaskQueue:           Queue(workflow.GetInfo(ctx).TaskQueueName, QueueWatches),
 		StartToCloseTimeout: watchRun + time.Hour,
 		HeartbeatTimeout:    activities.HeartbeatTimeout,
 		RetryPolicy: &temporal.RetryPolicy{

@@ -47,6 +47,9 @@ type Target struct {
 	keyFile string
 	binary  bool
 	client  *http.Client
+	// hostname is the URL's host without its port, and guard says which addresses may be called.
+	hostname string
+	guard    *ssrf.Guardian
 	// secrets are what the URL's query may hold: a token, which a receiver may repeat.
 	secrets []string
 }
@@ -103,11 +106,22 @@ func New(config Config) (*Target, error) {
 	}
 	guard := ssrf.New(ssrf.WithAnyPort(), ssrf.WithAllowedV4Prefixes(v4...), ssrf.WithAllowedV6Prefixes(v6...))
 	return &Target{
-		url: config.URL, host: parsed.Host, secrets: secretsOf(parsed), keyFile: config.KeyFile, binary: config.Content == "binary",
+		url: config.URL, host: parsed.Host, hostname: parsed.Hostname(), guard: guard, secrets: secretsOf(parsed), keyFile: config.KeyFile, binary: config.Content == "binary",
 		// The address is checked when it is dialled: a name may resolve to something else than a moment ago. Behind a
 		// proxy nobody could check it.
 		client: bridge.HTTPClient(nil, guard.Safe),
 	}, nil
+}
+
+// Reachable finds out that a URL whose host is an address can never be called, as [bellhop.Faults]. What a name resolves to
+// is known only when it is dialed.
+func (t *Target) Reachable() error {
+	ip, err := netip.ParseAddr(t.hostname)
+	if err != nil || t.guard.SafeAddr(ip) == nil {
+		return nil //nolint:nilerr // it is a name
+	}
+	return bellhop.Faults{{Path: "url", Problem: fmt.Sprintf("names %s, which is not a public address: add its range to allow, such as allow: [%q]",
+		ip, netip.PrefixFrom(ip, ip.BitLen()))}}
 }
 
 // Check says what is wrong with a callback's address.
