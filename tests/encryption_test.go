@@ -1,0 +1,316 @@
+package tests
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.temporal.io/sdk/client"
+
+	"bellhop"
+	"bellhop/encryption"
+	"bellhop/operations"
+	"bellhop/tests/peers"
+)
+
+// keyset makes a keyset for a test, and says how a worker's configuration names it.
+func (b *bench) keyset() (encryption.Config, string) {
+	b.Helper()
+	config := encryption.Config{KeysetFile: filepath.Join(b.folder, "keyset.json")}
+	_, stderr, code := b.run("", "bellhop", "keyset", "create", config.KeysetFile)
+	require.Zero(b, code, stderr)
+	return config, "encryption: {keyset_file: " + config.KeysetFile + "}"
+}
+
+// reconnect has the test's client read and write by a keyset.
+func (b *bench) reconnect(config encryption.Config) {
+	b.Helper()
+	keys, err := encryption.Open(config)
+	require.NoError(b, err)
+	options := client.Options{HostPort: b.server.Address, Logger: quiet{}}
+	keys.Converters("default").Apply(&options)
+	c, err := client.DialContext(b.ctx, options)
+	require.NoError(b, err)
+	b.Cleanup(c.Close)
+	b.client, b.ops = c, operations.New(c, "default", "").With(keys.Converters("default"))
+}
+
+// planted are values that must not be found in the clear.
+type planted []string
+
+func (p *planted) value() string {
+	raw := make([]byte, 12)
+	_, _ = rand.Read(raw) //nolint:errcheck // it never fails
+	*p = append(*p, "planted-"+hex.EncodeToString(raw))
+	return (*p)[len(*p)-1]
+}
+
+// spellings are how a value may be written: as it is, which is how JSON and %q write it too, and in base64, wherever it stands
+// in what is encoded.
+func spellings(value string) []string {
+	all := []string{value}
+	for shift := range 3 {
+		encoded := base64.RawStdEncoding.EncodeToString(append(make([]byte, shift), value...))
+		// The characters at the edges depend on what is around the value.
+		all = append(all, encoded[4:len(encoded)-4])
+	}
+	return all
+}
+
+// found counts the values that are in a text in any form.
+func (p planted) found(text string) int {
+	n := 0
+	for _, value := range p {
+		for _, form := range spellings(value) {
+			if strings.Contains(text, form) {
+				n++
+				break
+			}
+		}
+	}
+	return n
+}
+
+// TestEncryption_NothingInTheClear plants values in everything that a caller, a platform and an engine say, has operations
+// end in all ways, and searches what Temporal stores and shows. Without encryption the same search finds the values.
+func TestEncryption_NothingInTheClear(t *testing.T) {
+	t.Parallel()
+	for _, encrypted := range []bool{true, false} {
+		t.Run(fmt.Sprintf("encrypted=%t", encrypted), func(t *testing.T) {
+			t.Parallel()
+			plant(t, encrypted)
+		})
+	}
+}
+
+func plant(t *testing.T, encrypted bool) {
+	t.Helper()
+	db := filepath.Join(t.TempDir(), "temporal.db")
+	b := setup(t, "--db", db, "--headless=false", "--ui-port", "0")
+	var more []string
+	if encrypted {
+		config, section := b.keyset()
+		b.reconnect(config)
+		more = append(more, section)
+	} else if os.Getenv(peers.EncryptionVariable) == "1" {
+		t.Skip("this run encrypts everything")
+	}
+	var values planted
+	engineSays := values.value()
+	engine := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/ok" {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+		_, _ = io.WriteString(w, engineSays) //nolint:errcheck // the client hung up
+	}))
+	t.Cleanup(engine.Close)
+	key := filepath.Join(b.folder, "key")
+	require.NoError(t, os.WriteFile(key, []byte("whsec_"+base64.StdEncoding.EncodeToString(make([]byte, 32))), 0o600))
+	more = append(more, "targets:", "  temporal: {type: temporal}",
+		fmt.Sprintf("  ok: {type: webhook, url: '%s/ok', key_file: %s, allow: [127.0.0.0/8]}", engine.URL, key),
+		fmt.Sprintf("  down: {type: webhook, url: '%s/down', key_file: %s, allow: [127.0.0.0/8]}", engine.URL, key))
+	w := b.work(b.config(more...))
+	got := b.call("caller")
+
+	verb := map[string]bellhop.Verb{}
+	start := func(id string, script map[string]any, change func(op map[string]any)) {
+		before, v := len(values), values.value
+		if fail, ok := script["fail"].(map[string]any); ok {
+			fail["message"] = "log line of the container: " + v() + "\nand \"" + v() + "\""
+		}
+		op := map[string]any{
+			"tenant_id": "acme", "resource": id, "provider": "simulated",
+			"spec": map[string]any{
+				"image": "registry.example.com/" + v(), "command": []string{v()}, "args": []string{"--token=" + v()},
+				"env": map[string]string{"PASSWORD": v(), "QUOTED": `"` + v() + `"`},
+			},
+			"provider_config": script,
+			"metadata":        map[string]string{"order": v()},
+			"callbacks": []map[string]any{
+				{"target": "temporal", "address": map[string]any{"workflow_id": "caller"}, "states": []string{"running", "succeeded", "failed", "cancelled"}},
+				{"target": "temporal", "address": map[string]any{"task_token": base64.StdEncoding.EncodeToString([]byte(v()))}},
+				{"target": "ok"},
+			},
+		}
+		if change != nil {
+			change(op)
+		}
+		input, err := json.Marshal(op)
+		require.NoError(b, err)
+		// What change took out was not planted.
+		values = append(values[:before], slices.DeleteFunc(values[before:], func(value string) bool { return planted{value}.found(string(input)) == 0 })...)
+		as := verb[id]
+		if as == "" {
+			as = bellhop.Provision
+		}
+		_, err = b.client.ExecuteWorkflow(b.ctx, client.StartWorkflowOptions{
+			ID: id, TaskQueue: "bellhop", StaticSummary: "summary " + v(), StaticDetails: "details " + v(), Memo: map[string]any{"note": v()},
+		}, map[bellhop.Verb]string{bellhop.Provision: "ProvisionCompute", bellhop.Update: "UpdateCompute", bellhop.Delete: "DeleteCompute"}[as], json.RawMessage(input))
+		require.NoError(b, err)
+	}
+	script := func(pairs ...any) map[string]any {
+		s := map[string]any{}
+		for i := 0; i < len(pairs); i += 2 {
+			name, ok := pairs[i].(string)
+			require.True(b, ok)
+			s[name] = pairs[i+1]
+		}
+		return s
+	}
+	fail := func(at string) map[string]any { return map[string]any{"code": "CONTAINER_EXITED", "at": at} }
+	start("success", script("ready_after", "200ms"), nil)
+	start("at-once", script(), nil)
+	start("fails-asked", script("fail", fail("ask")), nil)
+	start("fails-waiting", script("ready_after", "200ms", "fail", fail("wait")), nil)
+	start("fails-other", script("ready_after", "100ms", "fail", map[string]any{"code": "OUT_OF_MEMORY", "at": "wait"}), nil)
+	start("times-out", script("ready_after", "1h"), func(op map[string]any) { op["timeout"] = "2s" })
+	start("cancelled", script("ready_after", "1h"), nil)
+	start("removed", script("ready_after", "1h"), func(op map[string]any) { op["on_cancel"] = "remove" })
+	start("refreshed", script("ready_after", "4s"), nil)
+	start("terminated", script("ready_after", "1h"), nil)
+	start("lost-answers", script("lose_answers", 1, "unavailable", 1, "throttle", 1), nil)
+	start("invalid", script(), func(op map[string]any) { op["provider_config"] = map[string]any{"said": values.value()} })
+	start("unreadable", script(), func(op map[string]any) { op["field-"+values.value()] = 1; delete(op, "provider") })
+	start("retried", script(), func(op map[string]any) {
+		op["callbacks"] = []map[string]any{{"target": "down", "deadline": "1h"}}
+	})
+	start("undeliverable", script(), func(op map[string]any) {
+		op["callbacks"] = []map[string]any{{"target": "down", "deadline": "2s"}}
+	})
+	verb["updated"], verb["deleted"] = bellhop.Update, bellhop.Delete
+	start("updated", script(), nil)
+	start("deleted", script(), func(op map[string]any) { delete(op, "spec") })
+	for i := range 8 {
+		start(fmt.Sprintf("more-%d", i), script(), nil)
+	}
+	require.GreaterOrEqual(b, len(values), 200)
+
+	for _, id := range []string{"cancelled", "removed"} {
+		b.until(id+" waits", func() bool { return b.status(id).State == bellhop.Running })
+		require.NoError(b, b.ops.Cancel(b.ctx, id))
+	}
+	_, err := b.ops.Refresh(b.ctx, "refreshed")
+	require.NoError(b, err)
+	b.until("it is terminated while it runs", func() bool { return b.status("terminated").State == bellhop.Running })
+	require.NoError(b, b.client.TerminateWorkflow(b.ctx, "terminated", "", "by an operator"))
+	settled := func(id string) bool {
+		status := b.status(id)
+		for _, receipt := range status.Callbacks {
+			if !receipt.State.Settled() {
+				return false
+			}
+		}
+		return status.State.Terminal()
+	}
+	want := map[string]bellhop.State{
+		"success": bellhop.Succeeded, "at-once": bellhop.Succeeded, "fails-asked": bellhop.Failed, "fails-waiting": bellhop.Failed,
+		"fails-other": bellhop.Failed, "times-out": bellhop.Failed, "cancelled": bellhop.Cancelled, "removed": bellhop.Cancelled,
+		"refreshed": bellhop.Succeeded, "lost-answers": bellhop.Succeeded, "invalid": bellhop.Failed, "unreadable": bellhop.Failed,
+		"undeliverable": bellhop.Succeeded, "deleted": bellhop.Succeeded, "terminated": bellhop.Failed,
+	}
+	for id, state := range want {
+		b.until(id+" is settled", func() bool { return settled(id) })
+		status := b.status(id)
+		require.Equal(b, state, status.State, "%s: %+v", id, status.Error)
+	}
+	require.Contains(b, b.status("fails-waiting").Error.Message, "log line of the container")
+	b.until("its attempts are told", func() bool {
+		receipt := b.status("retried").Callbacks[0]
+		return receipt.Attempts >= 2 && strings.Contains(receipt.LastError, engineSays)
+	})
+	require.Equal(b, bellhop.ReceiptUndeliverable, b.status("undeliverable").Callbacks[0].State)
+	rung, err := b.ops.Redeliver(b.ctx, "undeliverable", "down")
+	require.NoError(b, err)
+	require.Equal(b, []string{"down"}, rung)
+	b.until("the redelivery is tried", func() bool {
+		receipt := b.status("undeliverable").Callbacks[0]
+		return receipt.State == bellhop.ReceiptDelivering && receipt.Attempts > 0 || receipt.State == bellhop.ReceiptUndeliverable && strings.Contains(receipt.LastError, engineSays)
+	})
+	b.until("the caller is called", func() bool { return got()["success/succeeded"].Times == 1 && got()["fails-asked/failed"].Times == 1 })
+
+	shown := b.shown()
+	stored := b.stored(db)
+	logs, metrics := w.Output(), b.metrics(w)
+	t.Logf("%d values; stored %d bytes, shown %d, logged %d, metrics %d", len(values), len(stored), len(shown), len(logs), len(metrics))
+	require.Zero(b, values.found(logs), "%s", logs)
+	require.Zero(b, values.found(metrics), "metrics")
+	if !encrypted {
+		require.Equal(b, len(values), values.found(stored), "the search finds what is in the clear")
+		require.Equal(b, len(values), values.found(shown), "the search finds what is in the clear")
+		return
+	}
+	for where, text := range map[string]string{"stored": stored, "shown": shown} {
+		require.Contains(b, text, "cancelled", "it is the right place to search")
+		for i, value := range values {
+			for _, form := range spellings(value) {
+				at := strings.Index(text, form)
+				require.Negative(b, at, "value %d is %s: %q", i, where, text[max(0, at-200):min(len(text), max(0, at)+100)])
+			}
+		}
+	}
+}
+
+// stored is what is in the database's file and its log.
+func (b *bench) stored(db string) string {
+	b.Helper()
+	var all strings.Builder
+	for _, file := range []string{db, db + "-wal"} {
+		text, err := os.ReadFile(file)
+		require.NoError(b, err)
+		all.Write(text)
+	}
+	return all.String()
+}
+
+// ui is where Temporal's UI is.
+func (b *bench) ui() string {
+	b.Helper()
+	var ready struct {
+		UI string `json:"ui"`
+	}
+	line, _, _ := strings.Cut(b.server.Output(), "\n")
+	require.NoError(b, json.Unmarshal([]byte(line), &ready))
+	require.NotEmpty(b, ready.UI)
+	return ready.UI
+}
+
+// shown is what the API of Temporal's UI says of all workflows.
+func (b *bench) shown() string {
+	b.Helper()
+	var all strings.Builder
+	get := func(path string) string {
+		request, err := http.NewRequestWithContext(b.ctx, http.MethodGet, b.ui()+"/api/v1/namespaces/default"+path, http.NoBody)
+		require.NoError(b, err)
+		answer, err := http.DefaultClient.Do(request)
+		require.NoError(b, err)
+		defer answer.Body.Close() //nolint:errcheck // it was only read
+		text, err := io.ReadAll(answer.Body)
+		require.NoError(b, err)
+		require.Equal(b, http.StatusOK, answer.StatusCode, "%s: %s", path, text)
+		all.Write(text)
+		return string(text)
+	}
+	var list struct {
+		Executions []struct{ Execution struct{ WorkflowID string } }
+	}
+	require.NoError(b, json.Unmarshal([]byte(get("/workflows?pageSize=1000")), &list))
+	require.GreaterOrEqual(b, len(list.Executions), 20)
+	for _, found := range list.Executions {
+		id := url.PathEscape(found.Execution.WorkflowID)
+		get("/workflows/" + id)
+		get("/workflows/" + id + "/history?maximumPageSize=1000")
+	}
+	return all.String()
+}
