@@ -57,14 +57,16 @@ func (p *planted) value() string {
 	return (*p)[len(*p)-1]
 }
 
-// spellings are how a value may be written: as it is, which is how JSON and %q write it too, and in base64, wherever it stands
-// in what is encoded.
+// spellings are how a value may be written: as it is, which is how JSON and %q write it too, in base64, wherever it stands
+// in what is encoded, and in base64 of base64, which is how Temporal's UI is sent a task token.
 func spellings(value string) []string {
 	all := []string{value}
-	for shift := range 3 {
-		encoded := base64.RawStdEncoding.EncodeToString(append(make([]byte, shift), value...))
-		// The characters at the edges depend on what is around the value.
-		all = append(all, encoded[4:len(encoded)-4])
+	for _, text := range []string{value, base64.StdEncoding.EncodeToString([]byte(value))} {
+		for shift := range 3 {
+			encoded := base64.RawStdEncoding.EncodeToString(append(make([]byte, shift), text...))
+			// The characters at the edges depend on what is around the text.
+			all = append(all, encoded[4:len(encoded)-4])
+		}
 	}
 	return all
 }
