@@ -26,7 +26,7 @@ func (c Converters) Apply(options *client.Options) {
 // Data converts payloads.
 func (c Converters) Data() converter.DataConverter {
 	if c.data == nil {
-		return converter.GetDefaultDataConverter()
+		return converter.GetDefaultDataConverter() //nolint:forbidigo // nothing is encrypted
 	}
 	return c.data
 }
@@ -34,7 +34,7 @@ func (c Converters) Data() converter.DataConverter {
 // Failure converts failures.
 func (c Converters) Failure() converter.FailureConverter {
 	if c.failure == nil {
-		return temporal.GetDefaultFailureConverter()
+		return temporal.GetDefaultFailureConverter() //nolint:forbidigo // nothing is encrypted
 	}
 	return c.failure
 }
@@ -71,7 +71,7 @@ func (c Converters) SealFailure(failure *failurepb.Failure) error {
 
 // ByCodec are converters that use a codec of somebody else's, such as [converter.NewRemotePayloadCodec].
 func ByCodec(codec converter.PayloadCodec) Converters {
-	return By(converter.NewCodecDataConverter(converter.GetDefaultDataConverter(), codec))
+	return By(converter.NewCodecDataConverter(converter.GetDefaultDataConverter(), codec)) //nolint:forbidigo // is encoded
 }
 
 // By are converters that use a data converter, for failures too.
@@ -102,7 +102,7 @@ type dataConverter struct {
 
 func newDataConverter(codec *Codec, inWorkflow bool) *dataConverter {
 	return &dataConverter{
-		DataConverter: converter.NewCodecDataConverter(converter.GetDefaultDataConverter(), codec),
+		DataConverter: converter.NewCodecDataConverter(converter.GetDefaultDataConverter(), codec), //nolint:forbidigo // is sealed
 		codec:         codec, inWorkflow: inWorkflow,
 	}
 }

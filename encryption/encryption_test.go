@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -14,7 +13,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"github.com/tink-crypto/tink-go/v2/core/registry"
 	"github.com/tink-crypto/tink-go/v2/testing/fakekms"
 	commonpb "go.temporal.io/api/common/v1"
 	"go.temporal.io/sdk/converter"
@@ -69,8 +67,8 @@ func within(data converter.DataConverter, at converter.SerializationContext) con
 	return converter.WithDataConverterSerializationContext(data, at)
 }
 
-func in(namespace, workflow string) converter.SerializationContext {
-	return converter.WorkflowSerializationContext{Namespace: namespace, WorkflowID: workflow}
+func in(namespace, id string) converter.SerializationContext {
+	return converter.WorkflowSerializationContext{Namespace: namespace, WorkflowID: id}
 }
 
 const secret = "token-5a1f"
@@ -266,9 +264,9 @@ func TestConverters_UnknownKeyInWorkflow(t *testing.T) {
 	require.True(t, ok)
 	var got string
 	require.ErrorIs(t, data.FromPayload(payload, &got), encryption.ErrUnknownKey)
-	require.Panics(t, func() { _ = aware.WithWorkflowContext(nil).FromPayload(payload, &got) })
+	require.Panics(t, func() { require.NoError(t, aware.WithWorkflowContext(nil).FromPayload(payload, &got)) })
 	var raw converter.RawValue
-	require.Panics(t, func() { _ = aware.WithWorkflowContext(nil).FromPayload(payload, &raw) })
+	require.Panics(t, func() { require.NoError(t, aware.WithWorkflowContext(nil).FromPayload(payload, &raw)) })
 }
 
 func TestKeyset_KMS(t *testing.T) {
@@ -276,7 +274,6 @@ func TestKeyset_KMS(t *testing.T) {
 	require.NoError(t, err)
 	service, err := fakekms.NewClient(uri)
 	require.NoError(t, err)
-	var _ registry.KMSClient = service
 	h := &harness{T: t, config: encryption.Config{KeysetFile: filepath.Join(t.TempDir(), "keyset.json"), KMSKeyURI: uri}}
 	_, err = encryption.Create(h.config, service)
 	require.NoError(t, err)
@@ -315,15 +312,15 @@ func TestKeyset_Faults(t *testing.T) {
 
 func TestKeyset_Endpoint(t *testing.T) {
 	h := setup(t)
-	clear := `{"payloads":[{"metadata":{"encoding":"anNvbi9wbGFpbg=="},"data":"InRva2VuLTVhMWYi"}]}`
-	sealed, err := h.keys.EncodeJSON("default", []byte(clear))
+	plain := `{"payloads":[{"metadata":{"encoding":"anNvbi9wbGFpbg=="},"data":"InRva2VuLTVhMWYi"}]}`
+	sealed, err := h.keys.EncodeJSON("default", []byte(plain))
 	require.NoError(t, err)
 	require.NotContains(t, string(sealed), "InRva2VuLTVhMWYi")
 	opened, err := h.keys.DecodeJSON("", sealed)
 	require.NoError(t, err)
-	require.Equal(t, clear, strings.ReplaceAll(string(opened), " ", ""))
+	require.Equal(t, plain, strings.ReplaceAll(string(opened), " ", ""))
 
-	foreign, err := setup(t).keys.EncodeJSON("default", []byte(clear))
+	foreign, err := setup(t).keys.EncodeJSON("default", []byte(plain))
 	require.NoError(t, err)
 	both := strings.Replace(string(foreign), `]}`, `,`, 1) + strings.TrimPrefix(string(sealed), `{"payloads":[`)
 	opened, err = h.keys.DecodeJSON("default", []byte(both))
@@ -341,7 +338,7 @@ func BenchmarkSeal(b *testing.B) {
 	require.NoError(b, err)
 	keys, err := encryption.Open(config)
 	require.NoError(b, err)
-	go keys.Watch(context.Background(), slog.New(slog.NewTextHandler(io.Discard, nil)))
+	go keys.Watch(context.Background(), slog.New(slog.DiscardHandler))
 	codec := keys.Codec("default").WithSerializationContext(in("default", "web-1"))
 	payload := []*commonpb.Payload{{Metadata: map[string][]byte{"encoding": []byte("json/plain")}, Data: bytes.Repeat([]byte("a"), 4<<10)}}
 	for b.Loop() {

@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -69,14 +70,7 @@ type keys struct {
 	ids     []uint32
 }
 
-func (k *keys) has(id uint32) bool {
-	for _, known := range k.ids {
-		if known == id {
-			return true
-		}
-	}
-	return false
-}
+func (k *keys) has(id uint32) bool { return slices.Contains(k.ids, id) }
 
 // reread is how often the file is looked at.
 const reread = time.Second

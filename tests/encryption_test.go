@@ -316,3 +316,177 @@ func (b *bench) shown() string {
 	}
 	return all.String()
 }
+
+// op is an operation that calls nobody back and whose one secret is a value.
+func op(tenant, value string) string {
+	return fmt.Sprintf(`{"tenant_id": %q, "provider": "simulated", "spec": {"image": "nginx", "env": {"PASSWORD": %q}}, "metadata": {"order": %q}}`,
+		tenant, value, value)
+}
+
+// TestEncryption_CommandLines shows that both command lines work where payloads are encrypted, by a keyset and by the codec
+// endpoint, and what is said to whom has neither.
+func TestEncryption_CommandLines(t *testing.T) {
+	t.Parallel()
+	if os.Getenv(peers.EncryptionVariable) == "1" {
+		t.Skip("this test says itself who has a keyset")
+	}
+	b := setup(t)
+	config, section := b.keyset()
+	w := b.work(strings.Replace(b.served(section), "  tokens:", "  codec: {origins: ['http://localhost:8233']}\n  tokens:", 1))
+	bellhop := func(args ...string) (string, string, int) {
+		return b.run(op("acme", "planted-value"), "bellhop", args...)
+	}
+	byKeyset := []string{"--keyset", config.KeysetFile}
+
+	stdout, stderr, code := bellhop(append([]string{"provision", "--id", "web-1", "--wait", "-f", "-"}, byKeyset...)...)
+	require.Zero(b, code, stderr)
+	stdout, stderr, code = bellhop(append([]string{"status", "web-1", "-o", "json"}, byKeyset...)...)
+	require.Zero(b, code, stderr)
+	require.Contains(b, stdout, "planted-value")
+	require.NotContains(b, b.history("web-1", nil), "planted-value")
+
+	_, stderr, code = bellhop("status", "web-1")
+	require.NotZero(b, code)
+	require.Contains(b, stderr, "no keyset is configured here")
+
+	endpoint := "http://" + w.API
+	byCodec := func(token string, name string, args ...string) (string, string, int) {
+		env := []string{"TEMPORAL_CODEC_ENDPOINT=" + endpoint, "TEMPORAL_CODEC_AUTH=Bearer " + token}
+		return b.runWith(env, op("acme", "planted-value"), name, args...)
+	}
+	stdout, stderr, code = byCodec(operator, "bellhop", "status", "web-1", "-o", "json")
+	require.Zero(b, code, stderr)
+	require.Contains(b, stdout, "planted-value")
+	stdout, stderr, code = byCodec(operator, "bellhop", "provision", "--id", "web-2", "--wait", "-f", "-")
+	require.Zero(b, code, stderr+stdout)
+	require.NotContains(b, b.history("web-2", nil), "planted-value")
+	_, stderr, code = byCodec(acme, "bellhop", "status", "web-1")
+	require.NotZero(b, code, "a tenant's token decodes nothing")
+	require.Contains(b, stderr, "must be an operator's")
+
+	for _, address := range []string{endpoint, endpoint + "/{namespace}"} {
+		stdout, stderr, code = b.run("", "temporal", "workflow", "show", "--workflow-id", "web-1", "-o", "json",
+			"--codec-endpoint", address, "--codec-auth", "Bearer "+operator)
+		require.Zero(b, code, "%s: %s\n%s", address, stderr, w.Output())
+		require.Contains(b, stdout, base64.StdEncoding.EncodeToString([]byte(`{"tenant_id":"acme"`))[:20])
+		id := "cli-" + map[bool]string{true: "1", false: "2"}[address == endpoint]
+		_, stderr, code = b.run("", "temporal", "workflow", "start", "--type", "ProvisionCompute", "--task-queue", "bellhop",
+			"--workflow-id", id, "--input", op("acme", "planted-value"), "--codec-endpoint", address, "--codec-auth", "Bearer "+operator)
+		require.Zero(b, code, "%s: %s\n%s", address, stderr, w.Output())
+		stdout, stderr, code = b.run("", "temporal", "workflow", "query", "--workflow-id", id, "--name", "status", "-o", "json",
+			"--codec-endpoint", address, "--codec-auth", "Bearer "+operator)
+		require.Zero(b, code, "%s: %s\n%s", address, stderr, w.Output())
+		require.Contains(b, stdout, "planted-value")
+		require.NotContains(b, b.history(id, nil), "planted-value")
+	}
+	_, _, code = b.run("", "temporal", "workflow", "show", "--workflow-id", "web-1", "-o", "json",
+		"--codec-endpoint", endpoint, "--codec-auth", "Bearer "+acme)
+	require.NotZero(b, code, "a tenant's token decodes nothing")
+	require.NotContains(b, w.Output(), "planted-value")
+}
+
+// TestEncryption_UI makes the requests that a browser makes for Temporal's UI.
+func TestEncryption_UI(t *testing.T) {
+	t.Parallel()
+	b := setup(t, "--headless=false", "--ui-port", "0")
+	_, section := b.keyset()
+	origin := b.ui()
+	w := b.work(strings.Replace(b.served(section), "  tokens:", "  codec: {origins: ['"+origin+"']}\n  tokens:", 1))
+	caller := b.caller(w, operator)
+	caller.call(http.StatusAccepted, http.MethodPost, "/v1/operations", strings.Replace(op("acme", "planted-value"), "{", `{"operation_id": "web-1", "operation_type": "provision", `, 1))
+	b.until("it is shown", func() bool {
+		return strings.Contains(b.shownOf("web-1"), "binary/encrypted") || strings.Contains(b.shownOf("web-1"), base64.StdEncoding.EncodeToString([]byte("binary/encrypted")))
+	})
+
+	var page struct {
+		History struct {
+			Events []struct {
+				WorkflowExecutionStartedEventAttributes struct {
+					Input json.RawMessage
+				}
+			}
+		}
+	}
+	require.NoError(b, json.Unmarshal([]byte(b.shownOf("web-1")), &page))
+	input := page.History.Events[0].WorkflowExecutionStartedEventAttributes.Input
+	require.NotEmpty(b, input)
+	ask := func(method, from string, header map[string]string) *http.Response {
+		request, err := http.NewRequestWithContext(b.ctx, method, "http://"+w.API+"/default/decode?preserveStorageRefs=true", strings.NewReader(string(input)))
+		require.NoError(b, err)
+		request.Header.Set("Origin", from)
+		request.Header.Set("Content-Type", "application/json")
+		request.Header.Set("X-Namespace", "default")
+		for name, value := range header {
+			request.Header.Set(name, value)
+		}
+		answer, err := (&http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}).Do(request)
+		require.NoError(b, err)
+		b.Cleanup(func() { answer.Body.Close() }) //nolint:errcheck // it was only read
+		return answer
+	}
+	asks := map[string]string{"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type,x-namespace"}
+	preflight := ask(http.MethodOptions, origin, asks)
+	require.Equal(b, http.StatusNoContent, preflight.StatusCode)
+	require.Equal(b, origin, preflight.Header.Get("Access-Control-Allow-Origin"))
+	require.Contains(b, preflight.Header.Get("Access-Control-Allow-Headers"), "X-Namespace")
+	require.Equal(b, "true", preflight.Header.Get("Access-Control-Allow-Credentials"))
+	stranger := ask(http.MethodOptions, "http://evil.example.com", asks)
+	require.Equal(b, http.StatusForbidden, stranger.StatusCode)
+	require.Empty(b, stranger.Header.Get("Access-Control-Allow-Origin"))
+
+	decoded := func(answer *http.Response) string {
+		var payloads struct{ Payloads []struct{ Data []byte } }
+		require.NoError(b, json.NewDecoder(answer.Body).Decode(&payloads))
+		require.Len(b, payloads.Payloads, 1)
+		return string(payloads.Payloads[0].Data)
+	}
+	none := ask(http.MethodPost, origin, nil)
+	require.Equal(b, http.StatusUnauthorized, none.StatusCode)
+	require.Equal(b, origin, none.Header.Get("Access-Control-Allow-Origin"), "the UI can show why")
+	require.Equal(b, http.StatusForbidden, ask(http.MethodPost, origin, map[string]string{"Authorization": "Bearer " + acme}).StatusCode)
+	passed := ask(http.MethodPost, origin, map[string]string{"Authorization": "Bearer " + operator})
+	require.Equal(b, http.StatusOK, passed.StatusCode)
+	require.Contains(b, decoded(passed), "planted-value")
+
+	// A UI without users has no token to pass on: the browser keeps one, and the UI includes it.
+	signIn := func(token string) *http.Response {
+		answer, err := (&http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}).PostForm("http://"+w.API+"/codec/session", url.Values{"token": {token}}) //nolint:noctx // it ends with the test
+		require.NoError(b, err)
+		b.Cleanup(func() { answer.Body.Close() }) //nolint:errcheck // it was only read
+		return answer
+	}
+	require.Equal(b, http.StatusForbidden, signIn(acme).StatusCode)
+	require.Equal(b, http.StatusForbidden, signIn("guess").StatusCode)
+	welcome := signIn(operator)
+	require.Equal(b, http.StatusSeeOther, welcome.StatusCode)
+	require.Len(b, welcome.Cookies(), 1)
+	cookie := welcome.Cookies()[0]
+	require.True(b, cookie.HttpOnly)
+	require.Equal(b, http.SameSiteStrictMode, cookie.SameSite)
+	kept := map[string]string{"Cookie": cookie.Name + "=" + cookie.Value}
+	require.Contains(b, decoded(ask(http.MethodPost, origin, kept)), "planted-value")
+	require.Equal(b, http.StatusUnauthorized, ask(http.MethodPost, "http://evil.example.com", kept).StatusCode)
+
+	elsewhere, err := http.NewRequestWithContext(b.ctx, http.MethodGet, "http://"+w.API+"/v1/operations", http.NoBody)
+	require.NoError(b, err)
+	elsewhere.Header.Set("Origin", origin)
+	elsewhere.Header.Set("Cookie", kept["Cookie"])
+	answer, err := http.DefaultClient.Do(elsewhere)
+	require.NoError(b, err)
+	defer answer.Body.Close() //nolint:errcheck // it was only read
+	require.Equal(b, http.StatusUnauthorized, answer.StatusCode, "the cookie is for the codec endpoint alone")
+	require.NotContains(b, w.Output(), "planted-value")
+}
+
+// shownOf is a workflow's history as the API of Temporal's UI answers it.
+func (b *bench) shownOf(id string) string {
+	b.Helper()
+	request, err := http.NewRequestWithContext(b.ctx, http.MethodGet, b.ui()+"/api/v1/namespaces/default/workflows/"+id+"/history", http.NoBody)
+	require.NoError(b, err)
+	answer, err := http.DefaultClient.Do(request)
+	require.NoError(b, err)
+	defer answer.Body.Close() //nolint:errcheck // it was only read
+	text, err := io.ReadAll(answer.Body)
+	require.NoError(b, err)
+	return string(text)
+}

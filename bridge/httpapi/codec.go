@@ -167,14 +167,15 @@ func (c *codecEndpoint) signIn(w http.ResponseWriter, r *http.Request, known tok
 	r.Body = http.MaxBytesReader(w, r.Body, maxHeaderBytes)
 	token := strings.TrimSpace(r.PostFormValue("token"))
 	asks := known.find(withToken(token))
-	if asks == nil || !asks.operator && !asks.codec || (&http.Cookie{Name: sessionCookie, Value: token}).Valid() != nil {
+	cookie := &http.Cookie{ //nolint:gosec // without TLS the API listens on loopback only, where a browser would drop a secure one
+		Name: sessionCookie, Value: token, Path: "/", MaxAge: sessionFor,
+		HttpOnly: true, Secure: c.secure, SameSite: http.SameSiteStrictMode,
+	}
+	if asks == nil || !asks.operator && !asks.codec || cookie.Valid() != nil {
 		c.page(w, http.StatusForbidden)
 		return
 	}
-	http.SetCookie(w, &http.Cookie{
-		Name: sessionCookie, Value: token, Path: "/", MaxAge: sessionFor,
-		HttpOnly: true, Secure: c.secure, SameSite: http.SameSiteStrictMode,
-	})
+	http.SetCookie(w, cookie)
 	http.Redirect(w, r, pathSession+"?done", http.StatusSeeOther)
 }
 
