@@ -14,10 +14,16 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	commonpb "go.temporal.io/api/common/v1"
+	enumspb "go.temporal.io/api/enums/v1"
+	taskqueuepb "go.temporal.io/api/taskqueue/v1"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 
 	"bellhop"
 	"bellhop/encryption"
@@ -364,7 +370,7 @@ func TestEncryption_CommandLines(t *testing.T) {
 	require.NotZero(b, code, "a tenant's token decodes nothing")
 	require.Contains(b, stderr, "must be an operator's")
 
-	for _, address := range []string{endpoint, endpoint + "/{namespace}"} {
+	for _, address := range []string{endpoint, endpoint + "/default"} {
 		stdout, stderr, code = b.run("", "temporal", "workflow", "show", "--workflow-id", "web-1", "-o", "json",
 			"--codec-endpoint", address, "--codec-auth", "Bearer "+operator)
 		require.Zero(b, code, "%s: %s\n%s", address, stderr, w.Output())
@@ -489,4 +495,119 @@ func (b *bench) shownOf(id string) string {
 	text, err := io.ReadAll(answer.Body)
 	require.NoError(b, err)
 	return string(text)
+}
+
+// TestEncryption_MovedPayload has somebody who may write to Temporal, and has no key, give another's payload to an operation
+// of their own, which would tell it to their own caller.
+func TestEncryption_MovedPayload(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	config, section := b.keyset()
+	b.reconnect(config)
+	b.work(b.config(section))
+	_, err := b.ops.Start(b.ctx, "victim", bellhop.Provision, []byte(op("victim", "planted-value")))
+	require.NoError(b, err)
+	b.until("it is done", func() bool { return b.status("victim").State == bellhop.Succeeded })
+	input := b.payloads("victim", enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED)[0]
+	require.True(b, encryption.Sealed(input))
+
+	for id, change := range map[string]func(map[string][]byte){
+		"moved":   func(map[string][]byte) {},
+		"renamed": func(metadata map[string][]byte) { metadata["encryption-workflow-id"] = []byte("renamed") },
+		"unbound": func(metadata map[string][]byte) { delete(metadata, "encryption-workflow-id") },
+	} {
+		metadata := map[string][]byte{}
+		for name, value := range input.GetMetadata() {
+			metadata[name] = value
+		}
+		change(metadata)
+		_, err := b.client.WorkflowService().StartWorkflowExecution(b.ctx, &workflowservice.StartWorkflowExecutionRequest{
+			Namespace: "default", WorkflowId: id, RequestId: id, WorkflowType: &commonpb.WorkflowType{Name: "ProvisionCompute"},
+			TaskQueue: &taskqueuepb.TaskQueue{Name: "bellhop"},
+			Input:     &commonpb.Payloads{Payloads: []*commonpb.Payload{{Metadata: metadata, Data: input.GetData()}}},
+		})
+		require.NoError(b, err)
+		b.until("it is refused", func() bool { return b.status(id).State == bellhop.Failed })
+		status := b.status(id)
+		require.Equal(b, bellhop.CodeInvalidOperation, status.Error.Code)
+		require.Contains(b, status.Error.Message, "binary/encrypted")
+		require.Empty(b, status.Metadata)
+	}
+}
+
+// payloads are what the events of a type in a workflow's history hold.
+func (b *bench) payloads(id string, kind enumspb.EventType) []*commonpb.Payload {
+	b.Helper()
+	var all []*commonpb.Payload
+	history := b.client.GetWorkflowHistory(b.ctx, id, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	for history.HasNext() {
+		event, err := history.Next()
+		require.NoError(b, err)
+		if event.GetEventType() == kind {
+			all = append(all, event.GetWorkflowExecutionStartedEventAttributes().GetInput().GetPayloads()...)
+			all = append(all, event.GetWorkflowExecutionSignaledEventAttributes().GetInput().GetPayloads()...)
+		}
+	}
+	return all
+}
+
+// TestEncryption_Targets has callers with the worker's keyset, with a codec of their own and with none.
+func TestEncryption_Targets(t *testing.T) {
+	t.Parallel()
+	b := setup(t, "--namespace", "default", "--namespace", "elsewhere")
+	config, section := b.keyset()
+	b.reconnect(config)
+	var tokens, namespaces []string
+	var down atomic.Bool
+	zlib := converter.NewPayloadCodecHTTPHandler(converter.NewZlibCodec(converter.ZlibCodecOptions{AlwaysEncode: true}))
+	codec := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if down.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		tokens, namespaces = append(tokens, r.Header.Get("Authorization")), append(namespaces, r.Header.Get("X-Namespace"))
+		zlib.ServeHTTP(w, r)
+	}))
+	t.Cleanup(codec.Close)
+	token := filepath.Join(b.folder, "token")
+	require.NoError(t, os.WriteFile(token, []byte("codec-token\n"), 0o600))
+	down.Store(true)
+	b.work(b.config(section, "targets:",
+		"  own: {type: temporal}",
+		"  plain: {type: temporal, encryption: {none: true}}",
+		fmt.Sprintf("  theirs: {type: temporal, encryption: {codec_endpoint: '%s', codec_token_file: %s}}", codec.URL, token),
+		"  elsewhere: {type: temporal, namespace: elsewhere}"))
+	var callbacks []string
+	for _, target := range []string{"own", "plain", "theirs", "elsewhere"} {
+		c := b.client
+		if target == "elsewhere" {
+			var err error
+			c, err = client.DialContext(b.ctx, client.Options{HostPort: b.server.Address, Namespace: "elsewhere", Logger: quiet{}})
+			require.NoError(b, err)
+			b.Cleanup(c.Close)
+		}
+		_, err := c.ExecuteWorkflow(b.ctx, client.StartWorkflowOptions{ID: "caller-" + target, TaskQueue: "nobody"}, "caller")
+		require.NoError(b, err)
+		callbacks = append(callbacks, fmt.Sprintf(`{"target": %q, "address": {"workflow_id": "caller-%s"}}`, target, target))
+	}
+	input := strings.TrimSuffix(op("acme", "planted-value"), "}") + `, "callbacks": [` + strings.Join(callbacks, ",") + "]}"
+	_, err := b.ops.Start(b.ctx, "web-1", bellhop.Provision, []byte(input))
+	require.NoError(b, err)
+	b.until("a codec server that is down blocks its callback, and no other", func() bool {
+		receipts := b.status("web-1").Callbacks
+		return len(receipts) == 4 && receipts[2].State == bellhop.ReceiptBlocked && receipts[0].State.Settled() && receipts[1].State.Settled() && receipts[3].State.Settled()
+	})
+	down.Store(false)
+	_, err = b.ops.Redeliver(b.ctx, "web-1", "theirs")
+	require.NoError(b, err)
+	b.until("it is delivered once the codec server works", func() bool { return b.status("web-1").Callbacks[2].State == bellhop.ReceiptAcknowledged })
+	for target, encoding := range map[string]string{"own": encryption.Encoding, "plain": "json/plain", "theirs": "binary/zlib"} {
+		got := b.payloads("caller-"+target, enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED)
+		require.Len(b, got, 1, target)
+		require.Equal(b, encoding, string(got[0].GetMetadata()["encoding"]), target)
+	}
+	require.Equal(b, "Bearer codec-token", tokens[0])
+	require.Equal(b, "default", namespaces[0])
+	own := b.payloads("caller-own", enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED)[0]
+	require.Equal(b, "caller-own", string(own.GetMetadata()["encryption-workflow-id"]), "it is bound to its receiver")
 }
