@@ -86,7 +86,7 @@ func (p place) associated() []byte {
 
 // Codec seals and opens payloads. It is a [converter.PayloadCodec], for whoever builds a data converter of their own.
 type Codec struct {
-	keys *Keyset
+	keys *Keyset // nil seals and opens nothing
 	at   place
 	// anywhere says that payloads of every place are opened, and that none is named when one is sealed.
 	anywhere bool
@@ -111,7 +111,7 @@ func (c *Codec) within(ctx converter.SerializationContext) *Codec {
 func (c *Codec) Encode(payloads []*commonpb.Payload) ([]*commonpb.Payload, error) {
 	sealed := make([]*commonpb.Payload, len(payloads))
 	for i, payload := range payloads {
-		if Sealed(payload) {
+		if c.keys == nil || Sealed(payload) {
 			sealed[i] = payload
 			continue
 		}
@@ -164,6 +164,9 @@ func (c *Codec) Decode(payloads []*commonpb.Payload) ([]*commonpb.Payload, error
 }
 
 func (c *Codec) open(payload *commonpb.Payload) (*commonpb.Payload, error) {
+	if c.keys == nil {
+		return nil, ErrSealed
+	}
 	sealed := place{string(payload.GetMetadata()[metadataNamespace]), string(payload.GetMetadata()[metadataWorkflow])}
 	keys := c.keys.current.Load()
 	if id, ok := keyID(payload.GetData()); ok && !keys.has(id) {

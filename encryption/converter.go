@@ -45,10 +45,11 @@ func (c Converters) In(namespace, workflowID string) Converters {
 		return c
 	}
 	at := converter.WorkflowSerializationContext{Namespace: namespace, WorkflowID: workflowID}
-	return Converters{
-		data:    converter.WithDataConverterSerializationContext(c.Data(), at),
-		failure: converter.WithFailureConverterSerializationContext(c.Failure(), at),
+	within := Converters{data: converter.WithDataConverterSerializationContext(c.Data(), at)}
+	if c.failure != nil {
+		within.failure = converter.WithFailureConverterSerializationContext(c.failure, at)
 	}
+	return within
 }
 
 // Read reads a payload. One that is encrypted is [ErrSealed] where nothing opens it.
@@ -63,11 +64,15 @@ func (c Converters) Read(payload *commonpb.Payload, into any) error {
 
 // SealFailure seals the message and the stack trace of a failure that was not made by the failure converter.
 func (c Converters) SealFailure(failure *failurepb.Failure) error {
-	if c.data == nil {
+	if c.failure == nil {
 		return nil
 	}
 	return converter.EncodeCommonFailureAttributes(c.data, failure)
 }
+
+// Clear are converters for a worker without a keyset. They write in the clear, and do not take what is encrypted for input
+// that is no good: while encryption is being turned on, another worker has the keyset.
+func Clear() Converters { return Converters{data: newDataConverter(&Codec{}, false)} }
 
 // ByCodec are converters that use a codec of somebody else's, such as [converter.NewRemotePayloadCodec].
 func ByCodec(codec converter.PayloadCodec) Converters {
@@ -148,7 +153,7 @@ func (d *dataConverter) FromPayloads(payloads *commonpb.Payloads, into ...any) e
 
 // checked has the workflow task repeated, by a panic as the SDK asks for it, until a worker has the key.
 func (d *dataConverter) checked(err error) error {
-	if d.inWorkflow && errors.Is(err, ErrUnknownKey) {
+	if d.inWorkflow && (errors.Is(err, ErrUnknownKey) || errors.Is(err, ErrSealed)) {
 		panic(err)
 	}
 	return err

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	commonpb "go.temporal.io/api/common/v1"
@@ -610,4 +611,33 @@ func TestEncryption_Targets(t *testing.T) {
 	require.Equal(b, "default", namespaces[0])
 	own := b.payloads("caller-own", enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED)[0]
 	require.Equal(b, "caller-own", string(own.GetMetadata()["encryption-workflow-id"]), "it is bound to its receiver")
+}
+
+// TestEncryption_TurnedOn has a worker with the keyset start beside one that does not have it yet.
+func TestEncryption_TurnedOn(t *testing.T) {
+	t.Parallel()
+	if os.Getenv(peers.EncryptionVariable) == "1" {
+		t.Skip("here every worker has a keyset")
+	}
+	b := setup(t)
+	b.patience = 3 * time.Minute // Temporal repeats a workflow task that failed after longer and longer pauses
+	b.work(b.config())
+	_, err := b.ops.Start(b.ctx, "before", bellhop.Provision, []byte(strings.Replace(op("acme", "old-value"), `"metadata"`, `"provider_config": {"ready_after": "20s"}, "metadata"`, 1)))
+	require.NoError(b, err)
+	config, section := b.keyset()
+	b.reconnect(config)
+	ids := make([]string, 10)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("during-%d", i)
+		_, err := b.ops.Start(b.ctx, ids[i], bellhop.Provision, []byte(op(ids[i], "new-value")))
+		require.NoError(b, err)
+	}
+	b.work(b.config(section))
+	for _, id := range append(ids, "before") {
+		b.until(id+" succeeds", func() bool {
+			status := b.status(id)
+			require.NotEqual(b, bellhop.Failed, status.State, "%s: %v", id, status.Error)
+			return status.State == bellhop.Succeeded
+		})
+	}
 }

@@ -152,7 +152,7 @@ func (p *parts) watchKeysets(ctx context.Context, logger *slog.Logger) {
 // own are the converters of the worker's own connection.
 func (p *parts) own(namespace string) encryption.Converters {
 	if p.keys == nil {
-		return encryption.Converters{}
+		return encryption.Clear()
 	}
 	return p.keys.Converters(namespace)
 }
