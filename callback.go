@@ -7,8 +7,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -65,66 +65,92 @@ const (
 // Wants says whether the callback is to be told of s.
 func (c Callback) Wants(s State) bool { return slices.Contains(c.States, s) }
 
-// checkCallbacks fills in defaults and returns the callbacks that can be delivered, whatever else is wrong.
-func checkCallbacks(callbacks []Callback, faults *Faults) []Callback {
-	if len(callbacks) > MaxCallbacks {
-		faults.Add("callbacks", "are %d; at most %d are taken", len(callbacks), MaxCallbacks)
-		callbacks = callbacks[:MaxCallbacks]
+// readCallbacks reads and checks callbacks, fills in defaults and returns those that can be delivered, whatever else is wrong.
+func readCallbacks(value any, faults *Faults) []Callback {
+	if value == nil {
+		return nil
+	}
+	list, ok := value.([]any)
+	if !ok {
+		faults.Add("callbacks", "must be a list, not %s", describe(value))
+		return nil
+	}
+	if len(list) > MaxCallbacks {
+		faults.Add("callbacks", "are %d; at most %d are taken", len(list), MaxCallbacks)
+		list = list[:MaxCallbacks]
 	}
 	var sound []Callback
 	seen := map[string]bool{}
-	for i, callback := range callbacks {
-		at := fmt.Sprintf("callbacks[%d]", i)
-		before := len(*faults)
-		broken := slices.ContainsFunc(*faults, func(f Fault) bool { return strings.HasPrefix(f.Path, at+".") || f.Path == at })
-		if callback.Target == "" && !faults.at(at+".target") {
-			faults.Add(at+".target", "is required")
-		} else if err := CheckName(callback.Target); err != nil && !faults.at(at+".target") {
-			faults.Add(at+".target", "%s", err)
+	var root *segment
+	for i, item := range list {
+		// The faults of each callback are its own: there may be more in the operation than are named.
+		var own Faults
+		var callback Callback
+		path := root.member("callbacks").item(i)
+		if item == nil {
+			own.addAt(path, "must not be null")
+		} else {
+			newReader(&own).read(path, item, reflect.ValueOf(&callback).Elem())
 		}
-		if callback.States == nil {
-			callback.States = []State{Succeeded, Failed, Cancelled}
-		}
-		if len(callback.States) == 0 {
-			faults.Add(at+".states", "must name a state or be left out")
-		}
-		for j, state := range callback.States {
-			if !state.Terminal() && state != Running {
-				faults.Add(fmt.Sprintf("%s.states[%d]", at, j), `must be "running", "succeeded", "failed" or "cancelled"`)
-			}
-			if slices.Contains(callback.States[:j], state) {
-				faults.Add(fmt.Sprintf("%s.states[%d]", at, j), "%q is given twice", state)
-			}
-		}
-		if !slices.Contains([]Failures{"", AsError, AsResult}, callback.Failures) {
-			faults.Add(at+".failures", `must be "error" or "result"`)
-		}
-		if beat := time.Duration(callback.Heartbeat); beat != 0 && (beat < MinHeartbeat || beat > MaxHeartbeat) {
-			faults.Add(at+".heartbeat", "must be 1s to 1h")
-		}
-		switch callback.OnAbandoned {
-		case "":
-		case ContinueAbandoned, CancelAbandoned:
-			if callback.Heartbeat == 0 {
-				faults.Add(at+".on_abandoned", "needs a heartbeat: nothing else tells that the caller waits no longer")
-			}
-		default:
-			faults.Add(at+".on_abandoned", `must be "continue" or "cancel"`)
-		}
-		if callback.Deadline != 0 && time.Duration(callback.Deadline) < time.Second {
-			faults.Add(at+".deadline", "must be at least 1s")
-		}
+		unread := len(own)
+		callback.check(path.String(), &own)
 		who := callback.Target + string(canonical(callback.Address))
-		if len(*faults) == before && seen[who] {
+		if len(own) == unread && seen[who] {
 			// The same caller told twice of the same state is a duplicate that bellhop itself would make.
-			faults.Add(at, "has the target and the address of an earlier one")
+			own.addAt(path, "has the target and the address of an earlier one")
 		}
 		seen[who] = true
-		if !broken && len(*faults) == before {
+		if len(own) == 0 {
 			sound = append(sound, callback)
 		}
+		faults.Note("", own.Err())
 	}
 	return sound
+}
+
+// check fills in defaults and notes what is wrong beside what could not be read, which is among the faults already.
+func (c *Callback) check(at string, faults *Faults) {
+	if !faults.at(at + ".target") {
+		if c.Target == "" {
+			faults.Add(at+".target", "is required")
+		} else if err := CheckName(c.Target); err != nil {
+			faults.Add(at+".target", "%s", err)
+		}
+	}
+	if c.States == nil {
+		c.States = []State{Succeeded, Failed, Cancelled}
+	}
+	if len(c.States) == 0 {
+		faults.Add(at+".states", "must name a state or be left out")
+	}
+	states := map[State]bool{}
+	for j, state := range c.States {
+		if !state.Terminal() && state != Running {
+			faults.Add(fmt.Sprintf("%s.states[%d]", at, j), `must be "running", "succeeded", "failed" or "cancelled"`)
+		}
+		if states[state] {
+			faults.Add(fmt.Sprintf("%s.states[%d]", at, j), "%q is given twice", state)
+		}
+		states[state] = true
+	}
+	if !slices.Contains([]Failures{"", AsError, AsResult}, c.Failures) {
+		faults.Add(at+".failures", `must be "error" or "result"`)
+	}
+	if beat := time.Duration(c.Heartbeat); beat != 0 && (beat < MinHeartbeat || beat > MaxHeartbeat) {
+		faults.Add(at+".heartbeat", "must be 1s to 1h")
+	}
+	switch c.OnAbandoned {
+	case "":
+	case ContinueAbandoned, CancelAbandoned:
+		if c.Heartbeat == 0 {
+			faults.Add(at+".on_abandoned", "needs a heartbeat: nothing else tells that the caller waits no longer")
+		}
+	default:
+		faults.Add(at+".on_abandoned", `must be "continue" or "cancel"`)
+	}
+	if c.Deadline != 0 && time.Duration(c.Deadline) < time.Second {
+		faults.Add(at+".deadline", "must be at least 1s")
+	}
 }
 
 // canonical writes JSON with sorted keys and no white space, so that equal values compare equal.
@@ -173,18 +199,39 @@ func (c Callback) Redacted() Callback {
 	return c
 }
 
-// Secrets are the tokens in the callback's address.
+// Secrets are the tokens in the callback's address: every text in it that is not known to be open.
 func (c Callback) Secrets() []string {
-	var members map[string]any
-	if json.Unmarshal(c.Address, &members) != nil {
+	if depth(c.Address) > maxDepth {
+		return nil // it is no address, and nobody is sent it
+	}
+	var address any
+	if json.Unmarshal(c.Address, &address) != nil {
 		return nil
 	}
 	var secrets []string
-	for _, name := range sortedKeys(members) {
-		if token, ok := members[name].(string); ok && !slices.Contains(openAddressFields, name) && len(token) >= minSecret {
-			secrets = append(secrets, token)
+	var collect func(value any)
+	collect = func(value any) {
+		switch value := value.(type) {
+		case string:
+			if len(value) >= minSecret {
+				secrets = append(secrets, value)
+			}
+		case []any:
+			for _, item := range value {
+				collect(item)
+			}
+		case map[string]any:
+			for _, name := range sortedKeys(value) {
+				collect(value[name])
+			}
 		}
 	}
+	if members, ok := address.(map[string]any); ok {
+		for _, name := range openAddressFields {
+			delete(members, name)
+		}
+	}
+	collect(address)
 	return secrets
 }
 

@@ -2,6 +2,8 @@ package bellhop
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -128,18 +130,21 @@ func Fail(code Code, format string, args ...any) *Failure {
 // InvalidOperation is the failure of an input that cannot be read or breaks a rule: the message names every fault, and
 // the evidence has each under its path.
 func InvalidOperation(faults Faults) *Failure {
+	if len(faults) > maxFaults {
+		faults = append(slices.Clone(faults[:maxFaults]), Fault{Problem: moreFaults})
+	}
 	failure := Fail(CodeInvalidOperation, "%s", faults.Error())
-	failure.Evidence = map[string]string{}
+	problems := map[string][]string{}
 	for _, fault := range faults {
 		path := fault.Path
 		if path == "" {
 			path = "operation"
 		}
-		if earlier := failure.Evidence[path]; earlier != "" {
-			failure.Evidence[path] = earlier + "; " + fault.Problem
-		} else {
-			failure.Evidence[path] = fault.Problem
-		}
+		problems[path] = append(problems[path], fault.Problem)
+	}
+	failure.Evidence = make(map[string]string, len(problems))
+	for _, path := range sortedKeys(problems) {
+		failure.Evidence[path] = strings.Join(problems[path], "; ")
 	}
 	return failure
 }
@@ -184,11 +189,11 @@ func (f *Failure) Clean(secrets []string) *Failure {
 	if f == nil {
 		return nil
 	}
-	clean := *f
-	clean.Message = cutEnd(Scrub(f.Message, secrets), maxMessage)
-	clean.ProviderError = cutEnd(Scrub(f.ProviderError, secrets), maxProviderError)
+	clean, scrubber := *f, NewScrubber(secrets)
+	clean.Message = cutEnd(scrubber.Scrub(f.Message), maxMessage)
+	clean.ProviderError = cutEnd(scrubber.Scrub(f.ProviderError), maxProviderError)
 	if f.Evidence != nil {
-		clean.Evidence = cleanEvidence(f.Evidence, secrets)
+		clean.Evidence = cleanEvidence(f.Evidence, scrubber)
 	}
 	return &clean
 }

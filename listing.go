@@ -13,6 +13,8 @@ var (
 	ErrConflict = errors.New("the id belongs to another operation")
 	// ErrEnded: the operation has ended, and nothing can be changed about it.
 	ErrEnded = errors.New("the operation has ended")
+	// ErrTooMany: the tenant has as many open operations as it may. The same request can be repeated later.
+	ErrTooMany = errors.New("the tenant has as many open operations as it may")
 )
 
 // Report is an operation's status and how it came about.

@@ -4,26 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
-)
-
-// Limits of an operation. They keep an outcome well below what the narrowest engine carries (256 KiB for Step
-// Functions), so that nothing that was accepted turns out to be undeliverable for its size.
-const (
-	// MaxOperationBytes is how large an operation may be as JSON.
-	MaxOperationBytes = 256 << 10
-	// MaxMetadataBytes is how much metadata an operation may carry, keys and values together.
-	MaxMetadataBytes = 16 << 10
-	// MaxCallbacks is how many callbacks an operation may ask for.
-	MaxCallbacks = 16
-	// MaxReplicas is how many replicas an operation may ask for.
-	MaxReplicas = 1000
-	// MinTimeout and MaxTimeout bound the time an operation may take.
-	MinTimeout = time.Second
-	MaxTimeout = 7 * 24 * time.Hour
 )
 
 // Operation is what to do: a verb, applied to one resource of one tenant at one provider.
@@ -56,6 +41,9 @@ type Operation struct {
 	// Timeout bounds the operation from its request to its end, "1s" to "168h". Default "30m". An operation that
 	// times out fails with TIMEOUT, lists what exists and leaves it alone.
 	Timeout Duration `json:"timeout,omitempty"`
+	// Priority decides between operations that wait for the same workers, 1 to 5: 1 is the most urgent. A tenant may be
+	// allowed less urgent ones only. Default: Temporal's, 3.
+	Priority int `json:"priority,omitempty"`
 	// OnCancel says what a cancelled operation does with what exists: "leave" it (the default) or, of a provision, "remove"
 	// it. That removes the resource as a delete would, also what an earlier operation had made under its name and this one
 	// has taken over; what serves already is changed by an update, which removes nothing.
@@ -143,7 +131,8 @@ const (
 // The id and the verb come from outside of the text: a workflow's id and type.
 //
 // The error is [Faults] with everything that is wrong. The operation holds what could be read all the same, with the
-// callbacks that are sound, so that those who are to be told can be told.
+// callbacks that are sound, so that those who are to be told can be told. What is larger than [MaxOperationBytes] or nested
+// too deep is not read at all. Limits on numbers are checked by [CheckLimits].
 func ParseOperation(id string, verb Verb, requestedAt time.Time, data []byte) (Operation, error) {
 	op := Operation{
 		Resource: DefaultResource,
@@ -153,12 +142,14 @@ func ParseOperation(id string, verb Verb, requestedAt time.Time, data []byte) (O
 	if verb != Delete {
 		op.Spec.Replicas = 1
 	}
-	var faults Faults
-	if len(data) > MaxOperationBytes {
-		faults.Add("", "is %d bytes large; at most %d are taken", len(data), MaxOperationBytes)
+	members, err := readOperation(data)
+	if err != nil {
+		op.ID, op.Verb, op.RequestedAt = id, verb, requestedAt.UTC()
+		return op, Faults{{Problem: cutEnd(err.Error(), maxProblem)}} // there is no object, so nothing is missing in it
 	}
-	unread := DecodeStrict(data, &op)
-	faults.append(unread)
+	var faults Faults
+	callbacks := members.take("callbacks", &faults)
+	newReader(&faults).read(nil, members, reflect.ValueOf(&op).Elem())
 	if op.ID != "" && op.ID != id {
 		faults.Add("operation_id", "must be the id of the workflow, %q, or be left out", id)
 	}
@@ -169,19 +160,17 @@ func ParseOperation(id string, verb Verb, requestedAt time.Time, data []byte) (O
 		faults.Add("requested_at", "is set by bellhop")
 	}
 	op.ID, op.Verb, op.RequestedAt = id, verb, requestedAt.UTC()
-	if more, ok := unread.(Faults); ok && more.at("") { //nolint:errorlint // DecodeStrict returns faults as they are
-		return op, faults.Err() // there is no object, so nothing is missing in it
-	}
 	op.fillDefaults()
 	op.check(&faults)
-	op.Callbacks = checkCallbacks(op.Callbacks, &faults)
+	op.Callbacks = readCallbacks(callbacks, &faults)
 	return op, faults.Err()
 }
 
-func (f *Faults) append(err error) {
-	if more, ok := err.(Faults); ok { //nolint:errorlint // DecodeStrict returns faults as they are
-		*f = append(*f, more...)
+func readOperation(data []byte) (object, error) {
+	if len(data) > MaxOperationBytes {
+		return nil, fmt.Errorf("is %d bytes large; at most %d are taken", len(data), MaxOperationBytes)
 	}
+	return parseJSON(data)
 }
 
 func (op *Operation) fillDefaults() {
@@ -272,6 +261,10 @@ func (op *Operation) check(faults *Faults) {
 	}
 	if t := time.Duration(op.Timeout); t < MinTimeout || t > MaxTimeout {
 		faults.Add("timeout", "must be 1s to 168h")
+	}
+	if op.Priority < 0 || op.Priority > 5 {
+		faults.Add("priority", "must be 1 to 5, or be left out")
+		op.Priority = 0 // Temporal refuses a whole workflow task over it, again and again
 	}
 	switch op.OnCancel {
 	case Leave:
@@ -400,8 +393,6 @@ func (g Generation) After(other Generation) bool {
 	return g.OperationID > other.OperationID
 }
 
-const redacted = "[redacted]"
-
 // Redacted returns a copy without secrets: environment values are blotted out and tokens replaced by a short hash.
 func (op Operation) Redacted() Operation {
 	op.Spec = op.Spec.Redacted()
@@ -451,10 +442,6 @@ func redactedJSON(v any) string {
 	return string(text)
 }
 
-// minSecret is the length from which on a value is searched for in texts. Shorter ones ("prod", "1") are no secrets
-// and would blot out half of a log line.
-const minSecret = 6
-
 // Secrets are the values that must not show up anywhere: tokens of callbacks and environment values.
 func (op Operation) Secrets() []string {
 	var secrets []string
@@ -474,12 +461,4 @@ func (op Operation) Secrets() []string {
 		return strings.Compare(a, b)
 	})
 	return slices.Compact(secrets)
-}
-
-// Scrub blots secrets out of text.
-func Scrub(text string, secrets []string) string {
-	for _, secret := range secrets {
-		text = strings.ReplaceAll(text, secret, redacted)
-	}
-	return text
 }

@@ -1,8 +1,6 @@
 package bellhop
 
 import (
-	"encoding/json"
-	"fmt"
 	"reflect"
 	"time"
 	"unicode/utf8"
@@ -47,6 +45,9 @@ type Outcome struct {
 	DurationMS int64 `json:"duration_ms"`
 	// Metadata is the operation's, echoed.
 	Metadata map[string]string `json:"metadata,omitempty"`
+	// Truncated names what is not here in full because an outcome has a limit ("endpoints", "resource_ids.pod_names",
+	// "metadata"), with the number of entries that there were. Absent when nothing was left out.
+	Truncated map[string]int `json:"truncated,omitempty"`
 }
 
 // ResourceIDs are the provider's identifiers of what an operation touched. Fields that are unknown are absent.
@@ -131,6 +132,15 @@ type Observation struct {
 	Progress    Progress    `json:"progress,omitzero"`
 	// Failure is set when Phase is failed.
 	Failure *Failure `json:"failure,omitempty"`
+	// Truncated names the lists that are not here in full, with the number of entries that there were.
+	Truncated map[string]int `json:"truncated,omitempty"`
+}
+
+// Clean returns a copy in which secrets are blotted out of what the provider says, and long texts cut.
+func (o Observation) Clean(secrets []string) Observation {
+	o.Failure = o.Failure.Clean(secrets)
+	o.Progress.Message = cutEnd(Scrub(o.Progress.Message, secrets), maxMessage)
+	return o
 }
 
 // Holding is what stands at a provider under the name of one operation: what that brought into being, or took over last.
@@ -180,11 +190,11 @@ func cutStart(text string, limit int) string {
 	return mark + text[start:]
 }
 
-func cleanEvidence(evidence map[string]string, secrets []string) map[string]string {
+func cleanEvidence(evidence map[string]string, scrubber *Scrubber) map[string]string {
 	clean := make(map[string]string, len(evidence))
 	room := maxEvidenceTotal
 	for _, name := range sortedKeys(evidence) {
-		value := cutStart(Scrub(evidence[name], secrets), maxEvidence)
+		value := cutStart(scrubber.Scrub(evidence[name]), maxEvidence)
 		if room -= len(name) + len(value); room < 0 {
 			clean["more"] = "there was more evidence than an outcome can carry"
 			break
@@ -192,48 +202,4 @@ func cleanEvidence(evidence map[string]string, secrets []string) map[string]stri
 		clean[name] = value
 	}
 	return clean
-}
-
-// CutOutcome makes an outcome that was encoded as JSON fit into limit bytes of JSON, for protocols that carry no more.
-// What fits is left as it is, to the byte. Of what does not, the evidence is shortened first, then the other texts, then
-// what the caller itself gave is left out; states, codes and flags stay.
-func CutOutcome(encoded json.RawMessage, limit int) (json.RawMessage, error) {
-	if len(encoded) <= limit {
-		return encoded, nil
-	}
-	var o Outcome
-	if err := json.Unmarshal(encoded, &o); err != nil {
-		return nil, fmt.Errorf("cut an outcome: %w", err)
-	}
-	fits := func() bool {
-		text, err := json.Marshal(o)
-		encoded = text
-		return err == nil && len(text) <= limit
-	}
-	if o.Error != nil {
-		for _, length := range []int{4096, 1024, 256, 64} {
-			for name, value := range o.Error.Evidence {
-				o.Error.Evidence[name] = cutStart(value, length)
-			}
-			if fits() {
-				return encoded, nil
-			}
-		}
-		o.Error.Evidence = map[string]string{"more": "there was more evidence than the callback can carry"}
-		o.Error.ProviderError = cutEnd(o.Error.ProviderError, 1024)
-		o.Error.Message = cutEnd(o.Error.Message, 1024)
-		if fits() {
-			return encoded, nil
-		}
-	}
-	for _, leaveOut := range []func(){
-		func() { o.Metadata = nil },
-		func() { o.Endpoints = nil },
-		func() { o.ResourceIDs = ResourceIDs{} },
-	} {
-		if leaveOut(); fits() {
-			return encoded, nil
-		}
-	}
-	return nil, fmt.Errorf("the outcome has %d bytes without all that could be left out; the callback carries %d", len(encoded), limit)
 }

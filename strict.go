@@ -2,6 +2,7 @@ package bellhop
 
 import (
 	"bytes"
+	"cmp"
 	"encoding"
 	"encoding/json"
 	"errors"
@@ -33,8 +34,22 @@ func (f Fault) String() string {
 	return f.Path + ": " + f.Problem
 }
 
-// Faults are everything that is wrong with an input, found in one pass. As an error it names them all.
+// Faults are everything that is wrong with an input, found in one pass. As an error it names them all, up to a number at
+// which nobody reads on: an input of 256 KiB can have tens of thousands.
 type Faults []Fault
+
+const (
+	// maxFaults is how many faults are named; one more then says that there are others.
+	maxFaults = 100
+	// maxProblem is how long one fault's text may be, and maxPath its path: both may repeat names of the input.
+	maxProblem = 1 << 10
+	maxPath    = 512
+	// maxPathName is how much of one name a path repeats.
+	maxPathName = 128
+)
+
+// moreFaults is the problem of the fault that stands for those that are not named.
+var moreFaults = fmt.Sprintf("there are more faults than the first %d, which are named", maxFaults)
 
 func (f Faults) Error() string {
 	lines := make([]string, len(f))
@@ -46,12 +61,44 @@ func (f Faults) Error() string {
 
 // Add notes a fault at path.
 func (f *Faults) Add(path, format string, args ...any) {
-	*f = append(*f, Fault{Path: path, Problem: fmt.Sprintf(format, args...)})
+	if f.hasRoom(false) {
+		f.add(Fault{Path: path, Problem: fmt.Sprintf(format, args...)})
+	}
 }
 
 // AddHere notes a fault that depends on this worker's configuration; see [Fault.Here].
 func (f *Faults) AddHere(path, format string, args ...any) {
-	*f = append(*f, Fault{Path: path, Problem: fmt.Sprintf(format, args...), Here: true})
+	if f.hasRoom(true) {
+		f.add(Fault{Path: path, Problem: fmt.Sprintf(format, args...), Here: true})
+	}
+}
+
+// hasRoom says whether one more fault is named. If not, it is noted that there are more, and of what kind: that spares the
+// work of saying what is wrong.
+func (f *Faults) hasRoom(here bool) bool {
+	switch {
+	case len(*f) < maxFaults:
+		return true
+	case len(*f) == maxFaults:
+		*f = append(*f, Fault{Problem: moreFaults, Here: here})
+	case !here:
+		(*f)[maxFaults].Here = false
+	}
+	return false
+}
+
+func (f *Faults) add(fault Fault) {
+	if f.hasRoom(fault.Here) {
+		fault.Path, fault.Problem = cutEnd(fault.Path, maxPath), cutEnd(fault.Problem, maxProblem)
+		*f = append(*f, fault)
+	}
+}
+
+// addAt is Add for a path that is written out only if there is a fault.
+func (f *Faults) addAt(path *segment, format string, args ...any) {
+	if f.hasRoom(false) {
+		f.Add(path.String(), format, args...)
+	}
 }
 
 // OnlyHere says whether every fault depends on this worker's configuration, so that another worker may accept the input.
@@ -66,7 +113,9 @@ func (f *Faults) Note(path string, err error) bool {
 	case err == nil:
 		return false
 	case ok:
-		*f = append(*f, more.Within(path)...)
+		for _, fault := range more.Within(path) {
+			f.add(fault)
+		}
 	default:
 		f.Add(path, "%s", err)
 	}
@@ -79,7 +128,12 @@ func (f Faults) Err() error {
 		return nil
 	}
 	sorted := slices.Clone(f)
-	slices.SortStableFunc(sorted, func(a, b Fault) int { return strings.Compare(a.Path, b.Path) })
+	slices.SortStableFunc(sorted, func(a, b Fault) int {
+		if a.Problem == moreFaults || b.Problem == moreFaults { // the last
+			return cmp.Compare(strings.Count(a.Problem, moreFaults), strings.Count(b.Problem, moreFaults))
+		}
+		return strings.Compare(a.Path, b.Path)
+	})
 	return slices.Compact(sorted)
 }
 
@@ -98,55 +152,134 @@ func (f Faults) Within(path string) Faults {
 	return moved
 }
 
+// segment is one step of the path to a value. Paths are linked while an input is read and written out for a fault only:
+// with a text of its own for every value, a deeply nested input of 256 KiB would take a gigabyte.
+type segment struct {
+	up *segment
+	// name is a member's; index is an item's, and -1 for a member.
+	name  string
+	index int
+}
+
+func (s *segment) member(name string) *segment { return &segment{up: s, name: name, index: -1} }
+
+func (s *segment) item(index int) *segment { return &segment{up: s, index: index} }
+
+func (s *segment) String() string {
+	switch {
+	case s == nil:
+		return ""
+	case s.index >= 0:
+		return joinPath(s.up.String(), fmt.Sprintf("[%d]", s.index))
+	default:
+		return joinPath(s.up.String(), cutEnd(s.name, maxPathName))
+	}
+}
+
 // DecodeStrict reads the JSON object in data into the struct that into points to, or into several, each of which has some
 // of its fields. Unlike encoding/json it takes no unknown field, no field in another case, no key twice and no second
 // value, and it does not stop at the first fault: it fills what it can and reports everything it could not as [Faults].
 // A null is a field left out, so what into held before stays: that is how a default is given.
+//
+// Time and memory are linear in the size of data, whatever it holds: workflows read what strangers wrote through this code.
 func DecodeStrict(data []byte, into ...any) error {
-	var faults Faults
-	value, err := parseJSON(data, &faults)
+	value, err := parseJSON(data)
 	if err != nil {
-		return Faults{{Problem: "must be JSON: " + err.Error()}}
-	}
-	if value == nil {
-		return Faults{{Problem: "must be an object, not null"}}
+		return Faults{{Problem: cutEnd(err.Error(), maxProblem)}}
 	}
 	structs := make([]reflect.Value, len(into))
 	for i := range into {
 		structs[i] = reflect.ValueOf(into[i]).Elem()
 	}
-	faults.assignStruct("", value, structs...)
+	var faults Faults
+	newReader(&faults).read(nil, value, structs...)
 	return faults.Err()
 }
 
-// object keeps the raw text of each member beside its parsed value, for fields that stay raw.
-type object struct {
-	members map[string]any
-	raw     map[string]json.RawMessage
+// maxDepth is how deep JSON may be nested. Nothing that bellhop reads is nested deeper than a dozen levels.
+const maxDepth = 64
+
+// depth is how deep JSON is nested; of a text that is no JSON, at least how deep it is before it breaks off.
+func depth(data []byte) int {
+	deepest, now, text := 0, 0, false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case text && c == '\\':
+			i++
+		case c == '"':
+			text = !text
+		case text:
+		case c == '{' || c == '[':
+			now++
+			deepest = max(deepest, now)
+		case c == '}' || c == ']':
+			now--
+		}
+	}
+	return deepest
 }
 
-func parseJSON(data []byte, faults *Faults) (any, error) {
+// object is a JSON object as it was written. A list takes a fraction of the memory that a map of each would.
+type object []member
+
+type member struct {
+	name  string
+	value any
+	// raw is the value's text, for fields that stay raw.
+	raw json.RawMessage
+}
+
+// take takes the members of a name out of an object and returns the value that counts.
+func (o *object) take(name string, faults *Faults) any {
+	var value any
+	taken := 0
+	*o = slices.DeleteFunc(*o, func(m member) bool {
+		if m.name == name {
+			value = m.value
+			taken++
+		}
+		return m.name == name
+	})
+	if taken > 1 {
+		faults.Add(name, "is given twice")
+	}
+	return value
+}
+
+// parseJSON reads one JSON object. Its members are sorted by their names; of one given twice the last counts, and comes
+// last.
+func parseJSON(data []byte) (object, error) {
+	if deep := depth(data); deep > maxDepth {
+		return nil, fmt.Errorf("must be nested at most %d levels deep, not %d", maxDepth, deep)
+	}
 	if !json.Valid(data) {
 		// Valid does not say what is wrong; decoding does.
 		var ignored any
 		if err := json.Unmarshal(data, &ignored); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("must be JSON: %w", err)
 		}
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.UseNumber()
-	value, err := parseValue(dec, data, "", faults)
+	value, err := parseValue(dec, data)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("must be JSON: %w", err)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("more than one value")
+		return nil, errors.New("must be JSON: more than one value")
 	}
-	return value, nil
+	obj, ok := value.(object)
+	switch {
+	case value == nil:
+		return nil, errors.New("must be an object, not null")
+	case !ok:
+		return nil, fmt.Errorf("must be an object, not %s", describe(value))
+	}
+	return obj, nil
 }
 
-// parseValue is encoding/json's decoding into any, except that it notices a key given twice and keeps raw texts.
-func parseValue(dec *json.Decoder, data []byte, path string, faults *Faults) (any, error) {
+// parseValue is encoding/json's decoding into any, except that it keeps a key given twice, and raw texts.
+func parseValue(dec *json.Decoder, data []byte) (any, error) {
 	token, err := dec.Token()
 	if err != nil {
 		return nil, err
@@ -158,7 +291,7 @@ func parseValue(dec *json.Decoder, data []byte, path string, faults *Faults) (an
 	if delim == '[' {
 		list := []any{}
 		for dec.More() {
-			item, err := parseValue(dec, data, fmt.Sprintf("%s[%d]", path, len(list)), faults)
+			item, err := parseValue(dec, data)
 			if err != nil {
 				return nil, err
 			}
@@ -167,41 +300,71 @@ func parseValue(dec *json.Decoder, data []byte, path string, faults *Faults) (an
 		_, err = dec.Token()
 		return list, err
 	}
-	obj := object{members: map[string]any{}, raw: map[string]json.RawMessage{}}
+	obj := object{}
 	for dec.More() {
 		key, err := dec.Token()
 		if err != nil {
 			return nil, err
 		}
 		name := key.(string) //nolint:forcetypeassert // the decoder hands out nothing else as a key
-		member := joinPath(path, name)
 		from := dec.InputOffset()
-		item, err := parseValue(dec, data, member, faults)
+		value, err := parseValue(dec, data)
 		if err != nil {
 			return nil, err
 		}
-		if _, twice := obj.members[name]; twice {
-			faults.Add(member, "is given twice")
-		}
-		obj.members[name] = item
-		obj.raw[name] = bytes.TrimLeft(data[from:dec.InputOffset()], ": \t\r\n")
+		obj = append(obj, member{name, value, bytes.TrimLeft(data[from:dec.InputOffset()], ": \t\r\n")})
 	}
+	slices.SortStableFunc(obj, func(a, b member) int { return strings.Compare(a.name, b.name) })
 	_, err = dec.Token()
 	return obj, err
 }
 
+// reader fills Go values with what was parsed and notes what is wrong.
+type reader struct {
+	*Faults
+	// fields are those of each type, by name: an input may hold a hundred thousand objects of one.
+	fields map[reflect.Type]map[string][]int
+}
+
+func newReader(faults *Faults) *reader {
+	return &reader{Faults: faults, fields: map[reflect.Type]map[string][]int{}}
+}
+
+// read fills one struct, or several as if their fields were those of one.
+func (r *reader) read(path *segment, value any, into ...reflect.Value) {
+	r.twice(path, value)
+	r.assignStruct(path, value, into...)
+}
+
+// twice notes every key that an object has twice, also in what stays raw.
+func (r *reader) twice(path *segment, value any) {
+	switch value := value.(type) {
+	case object:
+		for i, member := range value {
+			if i > 0 && value[i-1].name == member.name {
+				r.addAt(path.member(member.name), "is given twice")
+			}
+			r.twice(path.member(member.name), member.value)
+		}
+	case []any:
+		for i, item := range value {
+			r.twice(path.item(i), item)
+		}
+	}
+}
+
 var rawType = reflect.TypeFor[json.RawMessage]()
 
-func (f *Faults) assign(path string, value any, into reflect.Value) {
+func (r *reader) assign(path *segment, value any, into reflect.Value) {
 	if value == nil {
 		return
 	}
 	if text, ok := reflect.TypeAssert[encoding.TextUnmarshaler](into.Addr()); ok {
 		s, ok := value.(string)
 		if !ok {
-			f.Add(path, "must be a string, not %s", describe(value))
+			r.addAt(path, "must be a string, not %s", describe(value))
 		} else if err := text.UnmarshalText([]byte(s)); err != nil {
-			f.Add(path, "%s", err)
+			r.addAt(path, "%s", err)
 		}
 		return
 	}
@@ -210,24 +373,24 @@ func (f *Faults) assign(path string, value any, into reflect.Value) {
 		if into.IsNil() {
 			into.Set(reflect.New(into.Type().Elem()))
 		}
-		f.assign(path, value, into.Elem())
+		r.assign(path, value, into.Elem())
 	case reflect.Struct:
-		f.assignStruct(path, value, into)
+		r.assignStruct(path, value, into)
 	case reflect.Map:
-		f.assignMap(path, value, into)
+		r.assignMap(path, value, into)
 	case reflect.Slice:
-		f.assignSlice(path, value, into)
+		r.assignSlice(path, value, into)
 	case reflect.String:
 		s, ok := value.(string)
 		if !ok {
-			f.Add(path, "must be a string, not %s", describe(value))
+			r.addAt(path, "must be a string, not %s", describe(value))
 			return
 		}
 		into.SetString(s)
 	case reflect.Bool:
 		b, ok := value.(bool)
 		if !ok {
-			f.Add(path, "must be true or false, not %s", describe(value))
+			r.addAt(path, "must be true or false, not %s", describe(value))
 			return
 		}
 		into.SetBool(b)
@@ -235,22 +398,22 @@ func (f *Faults) assign(path string, value any, into reflect.Value) {
 		n, ok := wholeNumber(value)
 		if !ok {
 			if number, ok := value.(json.Number); ok {
-				f.Add(path, "must be a whole number, not %s", number)
+				r.addAt(path, "must be a whole number, not %s", number)
 				return
 			}
-			f.Add(path, "must be a whole number, not %s", describe(value))
+			r.addAt(path, "must be a whole number, not %s", describe(value))
 			return
 		}
 		into.SetInt(n)
 	case reflect.Float64:
 		number, ok := value.(json.Number)
 		if !ok {
-			f.Add(path, "must be a number, not %s", describe(value))
+			r.addAt(path, "must be a number, not %s", describe(value))
 			return
 		}
 		n, err := number.Float64()
 		if err != nil {
-			f.Add(path, "is out of range")
+			r.addAt(path, "is out of range")
 			return
 		}
 		into.SetFloat(n)
@@ -260,70 +423,100 @@ func (f *Faults) assign(path string, value any, into reflect.Value) {
 }
 
 // assignStruct fills one struct, or several as if their fields were those of one.
-func (f *Faults) assignStruct(path string, value any, into ...reflect.Value) {
+func (r *reader) assignStruct(path *segment, value any, into ...reflect.Value) {
 	obj, ok := value.(object)
 	if !ok {
-		f.Add(path, "must be an object, not %s", describe(value))
+		r.addAt(path, "must be an object, not %s", describe(value))
 		return
 	}
-	fields := map[string]reflect.Value{}
-	for _, part := range into {
-		for _, field := range reflect.VisibleFields(part.Type()) {
-			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
-			if field.IsExported() && !field.Anonymous && name != "" && name != "-" {
-				fields[name] = part.FieldByIndex(field.Index)
-			}
-		}
-	}
-	for _, name := range sortedKeys(obj.members) {
-		field, known := fields[name]
+	for _, member := range obj {
+		field := r.field(member.name, into)
 		switch {
-		case !known:
-			f.Add(joinPath(path, name), "is not a known field%s", suggest(name, fields))
-		case field.Type() == rawType && obj.members[name] != nil:
-			field.SetBytes(slices.Clone(obj.raw[name]))
+		case !field.IsValid():
+			if r.hasRoom(false) {
+				r.addAt(path.member(member.name), "is not a known field%s", suggest(member.name, r.names(into)))
+			}
+		case field.Type() == rawType && member.value != nil:
+			field.SetBytes(slices.Clone(member.raw))
 		case field.Type() == rawType: // null: left out
 		default:
-			f.assign(joinPath(path, name), obj.members[name], field)
+			r.assign(path.member(member.name), member.value, field)
 		}
 	}
 }
 
-func (f *Faults) assignMap(path string, value any, into reflect.Value) {
+// field is the field of that name in JSON, of the last struct that has one; the zero value if none does.
+func (r *reader) field(name string, of []reflect.Value) reflect.Value {
+	for _, part := range slices.Backward(of) {
+		if index, ok := r.fieldsOf(part.Type())[name]; ok {
+			return part.FieldByIndex(index)
+		}
+	}
+	return reflect.Value{}
+}
+
+func (r *reader) names(of []reflect.Value) []string {
+	var names []string
+	for _, part := range of {
+		names = append(names, sortedKeys(r.fieldsOf(part.Type()))...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// fieldsOf are the fields of a struct by their names in JSON.
+func (r *reader) fieldsOf(of reflect.Type) map[string][]int {
+	fields, ok := r.fields[of]
+	if ok {
+		return fields
+	}
+	fields = map[string][]int{}
+	for _, field := range reflect.VisibleFields(of) {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		if field.IsExported() && !field.Anonymous && name != "" && name != "-" {
+			fields[name] = field.Index
+		}
+	}
+	r.fields[of] = fields
+	return fields
+}
+
+func (r *reader) assignMap(path *segment, value any, into reflect.Value) {
 	obj, ok := value.(object)
 	if !ok {
-		f.Add(path, "must be an object, not %s", describe(value))
+		r.addAt(path, "must be an object, not %s", describe(value))
 		return
 	}
-	entries := reflect.MakeMapWithSize(into.Type(), len(obj.members))
-	for _, name := range sortedKeys(obj.members) {
+	entries := reflect.MakeMapWithSize(into.Type(), len(obj))
+	for _, member := range obj {
 		entry := reflect.New(into.Type().Elem()).Elem()
 		if entry.Type() == rawType {
-			entry.SetBytes(slices.Clone(obj.raw[name]))
+			entry.SetBytes(slices.Clone(member.raw))
 		} else {
-			if obj.members[name] == nil {
-				f.Add(joinPath(path, name), "must not be null")
+			at := path.member(member.name)
+			if member.value == nil {
+				r.addAt(at, "must not be null")
 			}
-			f.assign(joinPath(path, name), obj.members[name], entry)
+			r.assign(at, member.value, entry)
 		}
-		entries.SetMapIndex(reflect.ValueOf(name).Convert(into.Type().Key()), entry)
+		entries.SetMapIndex(reflect.ValueOf(member.name).Convert(into.Type().Key()), entry)
 	}
 	into.Set(entries)
 }
 
-func (f *Faults) assignSlice(path string, value any, into reflect.Value) {
+func (r *reader) assignSlice(path *segment, value any, into reflect.Value) {
 	list, ok := value.([]any)
 	if !ok {
-		f.Add(path, "must be a list, not %s", describe(value))
+		r.addAt(path, "must be a list, not %s", describe(value))
 		return
 	}
 	items := reflect.MakeSlice(into.Type(), len(list), len(list))
 	for i, item := range list {
-		at := fmt.Sprintf("%s[%d]", path, i)
+		at := path.item(i)
 		if item == nil {
-			f.Add(at, "must not be null")
+			r.addAt(at, "must not be null")
 		}
-		f.assign(at, item, items.Index(i))
+		r.assign(at, item, items.Index(i))
 	}
 	into.Set(items)
 }
@@ -377,12 +570,16 @@ func joinPath(path, name string) string {
 }
 
 // suggest offers the field that was probably meant.
-func suggest(name string, fields map[string]reflect.Value) string {
+func suggest(name string, fields []string) string {
+	if len(fields) == 0 {
+		return ""
+	}
 	plain := func(s string) string { return strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(s)) }
-	for _, field := range sortedKeys(fields) {
-		if plain(field) == plain(name) {
+	meant := plain(cutEnd(name, maxPathName))
+	for _, field := range fields {
+		if plain(field) == meant {
 			return fmt.Sprintf(" (did you mean %q?)", field)
 		}
 	}
-	return fmt.Sprintf(" (known are %s)", strings.Join(sortedKeys(fields), ", "))
+	return fmt.Sprintf(" (known are %s)", strings.Join(fields, ", "))
 }

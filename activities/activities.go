@@ -126,12 +126,16 @@ const defaultElsewhere = time.Minute
 // mayBeElsewhere says whether another worker may still be configured for what this one is not. Of an operation that has
 // little time, half is left for saying so.
 func (a *Activities) mayBeElsewhere(ctx context.Context, timeout time.Duration) bool {
+	return a.mayBeElsewhereSince(ctx, activity.GetInfo(ctx).ScheduledTime, timeout)
+}
+
+// mayBeElsewhereSince counts from another moment than that in which the activity was scheduled.
+func (a *Activities) mayBeElsewhereSince(ctx context.Context, since time.Time, timeout time.Duration) bool {
 	within := cmp.Or(a.Elsewhere, defaultElsewhere)
 	if timeout > 0 {
 		within = min(within, timeout/2)
 	}
-	info := activity.GetInfo(ctx)
-	return time.Since(info.ScheduledTime) < within && time.Duration(info.Attempt)*elsewhereAfter <= within
+	return time.Since(since) < within && time.Duration(activity.GetInfo(ctx).Attempt)*elsewhereAfter <= within
 }
 
 // notHere makes the error by which an activity is sent on to another worker.
@@ -209,12 +213,14 @@ func (a *Activities) call(ctx context.Context, op bellhop.Operation, name string
 	if activity.HasHeartbeatDetails(ctx) {
 		_ = activity.GetHeartbeatDetails(ctx, &past) //nolint:errcheck // details that cannot be read are as good as none
 	}
-	beating, stop := beat(ctx, func(progress string) any { return callMemory{Progress: progress, Unforeseen: past.Unforeseen} })
+	beating, stop := beat(ctx, func(progress string) any {
+		return callMemory{Progress: bellhop.Scrub(progress, secrets), Unforeseen: past.Unforeseen}
+	})
 	observation, err := guarded(beating, secrets, func() (bellhop.Observation, error) { return call(provider, beating, op) })
 	stop()
 
 	observation.OperationID = op.ID
-	observation.Failure = observation.Failure.Clean(secrets)
+	observation = observation.Clean(secrets)
 	result := "ok"
 	defer func() {
 		metrics := activity.GetMetricsHandler(ctx).WithTags(map[string]string{"provider": op.Provider, "call": name, "result": result})
@@ -222,7 +228,7 @@ func (a *Activities) call(ctx context.Context, op bellhop.Operation, name string
 		metrics.Timer("bellhop_provider_call_duration").Record(time.Since(began))
 	}()
 	if err == nil {
-		return observation, nil
+		return bellhop.BoundObservation(observation, bellhop.MaxObservationBytes), nil
 	}
 	if ctx.Err() != nil { // cancelled, or this worker is stopping
 		result = "cancelled"
@@ -245,7 +251,7 @@ func (a *Activities) call(ctx context.Context, op bellhop.Operation, name string
 	}
 	observation.Phase = bellhop.PhaseFailed
 	observation.Failure = failure
-	return observation, nil
+	return bellhop.BoundObservation(observation, bellhop.MaxObservationBytes), nil
 }
 
 // guarded turns a panic of a provider into an error of bellhop's own. Left to the SDK it would be tried again until the

@@ -28,6 +28,9 @@ type Delivery struct {
 	Outcome    json.RawMessage `json:"outcome"`
 	// ReachedAt is when the state was reached.
 	ReachedAt time.Time `json:"reached_at"`
+	// RequestedAt is when the operation was started. Zero in a delivery that the first version began, whose attempts all
+	// have the key that it gave them.
+	RequestedAt time.Time `json:"requested_at,omitzero"`
 	// Unchecked says that no worker has checked the callback, because the operation never got that far. A target
 	// that is not configured then is the caller's mistake, and nothing that an operator would still mend.
 	Unchecked bool `json:"unchecked,omitempty"`
@@ -157,26 +160,36 @@ func untold(past memory, attempt int32) int {
 }
 
 func (a *Activities) attempt(ctx context.Context, d Delivery) bridge.Result {
+	since := activity.GetInfo(ctx).ScheduledTime
+	var outcome bellhop.Outcome
+	if d.Unchecked {
+		if err := json.Unmarshal(d.Outcome, &outcome); err != nil {
+			return bridge.Result{Verdict: bridge.Undeliverable, Err: fmt.Errorf("read the outcome: %w", err)}
+		}
+		if outcome.FinishedAt.Sub(outcome.StartedAt) >= elsewhereAfter {
+			since = time.Time{} // the operation itself has been sent on to the other workers
+		}
+	}
+	elsewhere := a.mayBeElsewhereSince(ctx, since, time.Duration(d.Callback.Deadline))
 	target, ok := a.Targets[d.Callback.Target]
-	if !ok {
+	switch {
+	case !ok:
 		err := fmt.Errorf("target %q is not configured at this worker; configured are %s", d.Callback.Target, names(a.Targets))
-		if a.mayBeElsewhere(ctx, time.Duration(d.Callback.Deadline)) {
+		switch {
+		case elsewhere:
+			return sentOn(err)
+		case d.Unchecked:
+			return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
+		default:
+			return bridge.Result{Verdict: bridge.Blocked, Err: err}
+		}
+	case d.Unchecked && !bridge.Serves(target, outcome.TenantID):
+		err := fmt.Errorf("target %q is not for tenant %q", d.Callback.Target, outcome.TenantID)
+		if elsewhere {
 			return sentOn(err)
 		}
-		if d.Unchecked {
-			return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
-		}
-		return bridge.Result{Verdict: bridge.Blocked, Err: err}
-	}
-	if d.Unchecked {
-		var outcome bellhop.Outcome
-		if err := json.Unmarshal(d.Outcome, &outcome); err != nil || !bridge.Serves(target, outcome.TenantID) {
-			err = fmt.Errorf("target %q is not for tenant %q", d.Callback.Target, outcome.TenantID)
-			if a.mayBeElsewhere(ctx, time.Duration(d.Callback.Deadline)) {
-				return sentOn(err)
-			}
-			return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
-		}
+		return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
+	case d.Unchecked:
 		if err := target.Check(d.Callback); err != nil {
 			return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
 		}
@@ -184,12 +197,13 @@ func (a *Activities) attempt(ctx context.Context, d Delivery) bridge.Result {
 	ctx, cancel := withLastWord(ctx)
 	defer cancel()
 	return target.Deliver(ctx, d.Callback.Address, bridge.Message{
-		ID:        d.CallbackID,
-		Event:     d.Event,
-		State:     d.State,
-		ReachedAt: d.ReachedAt,
-		Failures:  d.Callback.Failures,
-		Body:      d.Outcome,
+		ID:          d.CallbackID,
+		Event:       d.Event,
+		State:       d.State,
+		ReachedAt:   d.ReachedAt,
+		RequestedAt: d.RequestedAt,
+		Failures:    d.Callback.Failures,
+		Body:        d.Outcome,
 	})
 }
 

@@ -23,27 +23,27 @@ func (t *Tail) Write(more []byte) (int, error) {
 	return len(more), nil
 }
 
-// Text is what was kept without the secrets, of which the longest is the first.
+// Text is what was kept without the secrets, of which the longest is the first. Of a log that was cut, the line in which it
+// begins is left out: it may begin in the middle of a secret.
 func (t *Tail) Text(secrets []string) string {
-	text := bellhop.Scrub(string(t.bytes), secrets)
-	if t.cut && len(secrets) > 0 { // the end of a secret may be left at the beginning
+	text := string(t.bytes)
+	if t.cut && len(secrets) > 0 {
+		if _, rest, ok := strings.Cut(text, "\n"); ok {
+			return bellhop.Scrub(rest, secrets)
+		}
+	}
+	text = bellhop.Scrub(text, secrets)
+	if t.cut && len(secrets) > 0 { // it is one line, with the end of a secret at its beginning, perhaps
 		text = text[min(len(secrets[0]), len(text)):]
 	}
 	return text
 }
 
-// SecretsIn are the values of an environment that must not show up in evidence, the longest first, and each line of one
-// that has several, since a log's last lines may begin in the middle of a key.
+// SecretsIn are the values of an environment that must not show up in evidence, the longest first.
 func SecretsIn(environment []string) []string {
 	values := map[string]string{}
 	for _, value := range environment {
 		values[value] = value
-		if strings.Contains(value, "\n") {
-			for line := range strings.Lines(value) {
-				line = strings.TrimSpace(line)
-				values[line] = line
-			}
-		}
 	}
 	// The operation knows which values are long enough to be secrets, and their order.
 	return bellhop.Operation{Spec: bellhop.Spec{Env: values}}.Secrets()

@@ -126,7 +126,7 @@ func (w *watch) news(seen bellhop.Observation) bool {
 }
 
 func (w *watch) tell(ctx context.Context, seen bellhop.Observation) {
-	err := w.waiters.Observed(ctx, seen)
+	err := w.waiters.Observed(ctx, bellhop.BoundObservation(seen, bellhop.MaxObservationBytes))
 	var gone *serviceerror.NotFound
 	if err == nil || errors.As(err, &gone) {
 		return

@@ -38,10 +38,22 @@ type Message struct {
 	State bellhop.State
 	// ReachedAt is when it was reached.
 	ReachedAt time.Time
+	// RequestedAt is when the operation was started, by which two uses of its id are told apart. Zero for a delivery that
+	// a version of bellhop began that did not tell.
+	RequestedAt time.Time
 	// Failures is how the caller wants to be told of a failure; empty for what is usual in its engine.
 	Failures bellhop.Failures
 	// Body is the outcome as JSON, the same bytes in every attempt.
 	Body json.RawMessage
+}
+
+// Key is what an engine drops duplicates by: the same in every attempt, and another one when the operation's id is used
+// again after Temporal has forgotten its first use.
+func (m Message) Key() string {
+	if m.RequestedAt.IsZero() {
+		return m.ID
+	}
+	return m.ID + "@" + m.RequestedAt.UTC().Format(time.RFC3339Nano)
 }
 
 // Failed says whether m is to be told as an error, where byDefault is what the engine is used to.

@@ -6,9 +6,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -64,11 +66,18 @@ func Loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// Sent says whether a request that failed with err, without an answer, may have been sent: not when nobody could be
-// connected to.
-func Sent(err error) bool {
-	dialling, ok := errors.AsType[*net.OpError](err)
-	return !ok || dialling.Op != "dial"
+// Sending returns a context for one attempt, and a function that says whether a request that was made with it, and failed
+// without an answer, may have reached anybody: not before the first line of it was handed to a connection. However the
+// attempt ended by then, by a name that does not resolve, a refused connection, a handshake or its own time, nothing was
+// sent.
+func Sending(ctx context.Context) (context.Context, func() bool) {
+	var sent atomic.Bool
+	began := func() { sent.Store(true) }
+	// The first is called before anything is written. A request without headers would have the second only.
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		WroteHeaderField: func(string, []string) { began() },
+		WroteHeaders:     began,
+	}), sent.Load
 }
 
 // RetryStatus says whether an HTTP status asks to try again later. A status that nobody listed is told by its class.

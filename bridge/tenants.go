@@ -41,14 +41,16 @@ type some struct {
 
 func (s *some) Start(ctx context.Context, id string, verb bellhop.Verb, input []byte) (bool, error) {
 	op, err := bellhop.ParseOperation(id, verb, time.Time{}, input)
-	if err != nil {
-		return false, err
+	if s.tenants.Include(op.TenantID) {
+		return s.ops.Start(ctx, id, verb, input) // which finds what is wrong for the tenant as well
 	}
-	if !s.tenants.Include(op.TenantID) {
-		return false, bellhop.Faults{{Path: "tenant_id", Problem: "must be one that may be acted for from here: " + strings.Join(s.tenants, ", ")}}
+	if err == nil {
+		err = bellhop.Faults{{Path: "tenant_id", Problem: "must be one that may be acted for from here: " + strings.Join(s.tenants, ", ")}}
 	}
-	return s.ops.Start(ctx, id, verb, input)
+	return false, err
 }
+
+func (s *some) MakeID(tenant, derived string) string { return s.ops.MakeID(tenant, derived) }
 
 func (s *some) Status(ctx context.Context, id string) (bellhop.Report, error) {
 	report, err := s.ops.Status(ctx, id)

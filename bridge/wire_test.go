@@ -2,6 +2,7 @@ package bridge_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/hmac"
@@ -24,7 +25,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
+	commonpb "go.temporal.io/api/common/v1"
+	enumspb "go.temporal.io/api/enums/v1"
+	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/log"
@@ -88,7 +92,7 @@ func message(t *testing.T, name string, failures bellhop.Failures) bridge.Messag
 	if reached.IsZero() {
 		reached = o.StartedAt
 	}
-	return bridge.Message{ID: o.CallbackID, Event: o.Event, State: o.State, ReachedAt: reached, Failures: failures, Body: body}
+	return bridge.Message{ID: o.CallbackID, Event: o.Event, State: o.State, ReachedAt: reached, RequestedAt: o.RequestedAt, Failures: failures, Body: body}
 }
 
 // The exact requests that every target makes, by the clients that it makes them with. Somebody parses them.
@@ -130,7 +134,7 @@ func TestWireFormat(t *testing.T) {
 		"temporal-workflow": {signals, append(everyState(`{"workflow_id": "order-42"}`),
 			told{"provisioned", `{"workflow_id": "order-42", "run_id": "0198-run", "signal": "ready"}`, ""})},
 		"temporal-activity-id":    {signals, everyEnd(`{"workflow_id": "order-42", "activity_id": "7"}`)},
-		"temporal-activity-token": {signals, everyEnd(`{"task_token": "CgVvcmRlcg=="}`)},
+		"temporal-activity-token": {signals, everyEnd(`{"task_token": "CgRucy0xEghvcmRlci00MhoIMDE5OC1ydW4gBSgBMgE3"}`)},
 		"stepfunctions":           {aws, everyEnd(`{"task_token": "AQCEAAAAKgAAAAMAAAAAAAAAAbellhop"}`)},
 		"restate-awakeable":       {ingress, everyEnd(`{"awakeable": "` + awakeable + `"}`)},
 		"restate-handler": {ingress, append(everyState(`{"service": "Orders", "handler": "provisioned"}`),
@@ -171,7 +175,7 @@ func golden(t *testing.T, name, got string) {
 	if err != nil {
 		t.Fatalf("%s; write it with: go test ./bridge -update", err)
 	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
+	if diff := gocmp.Diff(string(want), got); diff != "" {
 		t.Errorf("the wire format has changed (-was +is):\n%s", diff)
 	}
 }
@@ -257,6 +261,15 @@ func overGRPC(t *testing.T, wire *strings.Builder) workflowservice.WorkflowServi
 			name := path.Base(info.FullMethod)
 			if sent, ok := request.(proto.Message); ok && name != "GetSystemInfo" {
 				fmt.Fprintf(wire, "%s\n%s\n\n", name, readable(t, sent))
+			}
+			if look, ok := request.(*workflowservice.DescribeWorkflowExecutionRequest); ok {
+				return &workflowservice.DescribeWorkflowExecutionResponse{WorkflowExecutionInfo: &workflowpb.WorkflowExecutionInfo{
+					Execution: &commonpb.WorkflowExecution{
+						WorkflowId: look.GetExecution().GetWorkflowId(), RunId: cmp.Or(look.GetExecution().GetRunId(), "0198-current"),
+					},
+					Type:   &commonpb.WorkflowType{Name: "Order"},
+					Status: enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING,
+				}}, nil
 			}
 			kind, err := protoregistry.GlobalTypes.FindMessageByName(methods.ByName(protoreflect.Name(name)).Output().FullName())
 			if err != nil {

@@ -61,7 +61,7 @@ func (c *Client) read(ctx context.Context, found *workflowservice.DescribeWorkfl
 		scheduled:  map[int64]*historypb.ActivityTaskScheduledEventAttributes{},
 		converters: c.in(id),
 	}
-	events := c.temporal.GetWorkflowHistory(ctx, id, "", false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
+	events := c.temporal.GetWorkflowHistory(ctx, id, info.GetExecution().GetRunId(), false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for events.HasNext() {
 		event, err := events.Next()
 		if err != nil {
@@ -73,7 +73,8 @@ func (c *Client) read(ctx context.Context, found *workflowservice.DescribeWorkfl
 				return nil, fmt.Errorf("read history of %s: %w", id, err)
 			}
 			//nolint:errcheck // an operation with faults fails and says so
-			p.op, _ = bellhop.ParseOperation(id, workflows.VerbOf(info.GetType().GetName()), info.GetStartTime().AsTime(), input)
+			p.op, _ = bellhop.ParseOperation(id, workflows.VerbOf(info.GetType().GetName()), event.GetEventTime().AsTime(),
+				input)
 		}
 		p.note(event)
 		p.last = event

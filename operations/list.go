@@ -82,41 +82,64 @@ func quote(s string) string {
 }
 
 // List lists operations, the newest first, as Temporal's visibility has them, which may lag behind by a second. It
-// answers at most limit of them (1000 at most) and the token that asks for the next page. A list of operations with
-// undelivered callbacks asks for the status of each: search does not know what was redelivered since.
+// answers at most limit of them (1000 at most) and the token that asks for the next page. A page of operations with
+// undelivered callbacks may have fewer, even none: it ends when half of the time is up that ctx gives.
 func (c *Client) List(ctx context.Context, filter bellhop.Filter, limit int, page []byte) ([]bellhop.Item, []byte, error) {
-	found, next, err := c.page(ctx, filter, limit, page)
-	if err != nil || !filter.Undelivered {
-		return found, next, err
-	}
+	limit = min(max(limit, 1), 1000)
 	items := []bellhop.Item{}
-	for _, item := range found {
-		if item.Undelivered, err = c.undelivered(ctx, item.OperationID); err != nil {
+	if !filter.Undelivered {
+		found, next, err := c.page(ctx, filter, limit, page)
+		for _, info := range found {
+			items = append(items, itemOf(info))
+		}
+		return items, next, err
+	}
+	enough := halfTime(ctx)
+	for {
+		found, next, err := c.inspectPage(ctx, filter, min(inspectedAtOnce, limit-len(items)), page)
+		var shown []bellhop.Item
+		for _, one := range found {
+			if one.err != nil && err == nil {
+				err = one.err
+			}
+			if len(one.Undelivered) > 0 { // else they were redelivered, or arrived meanwhile
+				shown = append(shown, one.Item)
+			}
+		}
+		switch {
+		case err != nil && len(items) > 0:
+			return items, page, nil // who asks for the next page is told, if it is still so
+		case err != nil:
 			return nil, nil, err
 		}
-		if len(item.Undelivered) > 0 { // else they were redelivered, or arrived meanwhile
-			items = append(items, item)
+		items, page = append(items, shown...), next
+		if len(page) == 0 || len(items) >= limit || time.Now().After(enough) {
+			return items, page, nil
 		}
 	}
-	return items, next, nil
+}
+
+// halfTime is when half of the time is up that ctx gives: what is begun by then can be ended.
+func halfTime(ctx context.Context) time.Time {
+	until, bounded := ctx.Deadline()
+	if !bounded {
+		until = time.Now().Add(2 * time.Hour)
+	}
+	return time.Now().Add(time.Until(until) / 2)
 }
 
 // page is a page of the list as search has it.
-func (c *Client) page(ctx context.Context, filter bellhop.Filter, limit int, page []byte) ([]bellhop.Item, []byte, error) {
+func (c *Client) page(ctx context.Context, filter bellhop.Filter, limit int, page []byte) ([]*workflowpb.WorkflowExecutionInfo, []byte, error) {
 	answer, err := c.temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{
 		Namespace:     c.namespace,
-		PageSize:      int32(min(max(limit, 1), 1000)),
+		PageSize:      int32(limit), //nolint:gosec // it is bounded
 		NextPageToken: page,
 		Query:         query(filter),
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("list operations: %w", explain(err))
 	}
-	items := make([]bellhop.Item, 0, len(answer.GetExecutions()))
-	for _, info := range answer.GetExecutions() {
-		items = append(items, itemOf(info))
-	}
-	return items, answer.GetNextPageToken(), nil
+	return answer.GetExecutions(), answer.GetNextPageToken(), nil
 }
 
 // itemOf is an operation as Temporal tells of it without its history.

@@ -24,6 +24,7 @@ import (
 	"bellhop"
 	"bellhop/bridge"
 	"bellhop/encryption"
+	"bellhop/internal/tenancy"
 	"bellhop/workflows"
 )
 
@@ -33,6 +34,10 @@ type Client struct {
 	namespace  string
 	taskQueue  string
 	converters encryption.Converters
+	// policy is what tenants may name and use; nil bounds nobody, as for the command line, whose users have Temporal's own
+	// rights.
+	policy *tenancy.Policy
+	quotas *quotas
 }
 
 // New makes a client. The task queue is the one that the workers poll; empty stands for "bellhop".
@@ -52,6 +57,15 @@ func (c *Client) With(converters encryption.Converters) *Client {
 // in are the converters for what belongs to a workflow.
 func (c *Client) in(id string) encryption.Converters { return c.converters.In(c.namespace, id) }
 
+// Govern makes a client keep tenants within a policy. It comes before anything is started.
+func (c *Client) Govern(policy *tenancy.Policy) {
+	c.policy = policy
+	c.quotas = newQuotas(c.countOpen)
+}
+
+// MakeID makes an id of the tenant's of what a way in derived from a request.
+func (c *Client) MakeID(tenant, derived string) string { return c.policy.For(tenant).MakeID(derived) }
+
 var _ bridge.Operations = (*Client)(nil)
 
 // memoRequest names the memo with the hash of what was asked for, by which the same request is told from another one
@@ -60,16 +74,46 @@ const memoRequest = "bellhop_request"
 
 // Start starts an operation. Starting the same one again under its id is no error and starts nothing, which before says;
 // another one under the same id is [bellhop.ErrConflict]. An invalid operation is refused with [bellhop.Faults] and not
-// started.
+// started; a tenant that has as many open operations as it may, with [bellhop.ErrTooMany].
 func (c *Client) Start(ctx context.Context, id string, verb bellhop.Verb, input []byte) (before bool, err error) {
 	op, err := bellhop.ParseOperation(id, verb, time.Time{}, input)
-	if err != nil {
-		return false, err
+	faults, stray := c.policy.Check(op, err)
+	if len(faults) > 0 {
+		return false, append(faults, stray...).Err()
 	}
 	request, err := requestHash(op)
 	if err != nil {
 		return false, err
 	}
+	if len(stray) > 0 {
+		// Who started it before there was this rule, and asks again, is answered as before. Whether the id belongs to another
+		// operation is not told.
+		before, err := c.startedBefore(ctx, id, verb, request)
+		if errors.Is(err, bellhop.ErrNotFound) || errors.Is(err, bellhop.ErrConflict) {
+			err = stray.Err()
+		}
+		return before, err
+	}
+	rules := c.policy.For(op.TenantID)
+	cancelled, err := c.quotas.take(ctx, rules)
+	if errors.Is(err, bellhop.ErrTooMany) {
+		if before, found := c.startedBefore(ctx, id, verb, request); !errors.Is(found, bellhop.ErrNotFound) {
+			return before, found
+		}
+	}
+	if err != nil {
+		return false, fmt.Errorf("start operation %s: %w", id, err)
+	}
+	before, err = c.execute(ctx, op, rules, request, input)
+	if before || err != nil {
+		cancelled()
+	}
+	return before, err
+}
+
+// execute starts the workflow of an operation that is in order.
+func (c *Client) execute(ctx context.Context, op bellhop.Operation, rules tenancy.Rules, request string, input []byte) (before bool, err error) {
+	id, verb := op.ID, op.Verb
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, input); err != nil {
 		return false, fmt.Errorf("read operation: %w", err)
@@ -89,7 +133,9 @@ func (c *Client) Start(ctx context.Context, id string, verb bellhop.Verb, input 
 			workflows.Provider.ValueSet(op.Provider),
 		),
 		StaticSummary: fmt.Sprintf("%s %s/%s on %s", verb, op.TenantID, op.Resource, op.Provider),
-		Priority:      temporal.Priority{FairnessKey: op.TenantID},
+		Priority: temporal.Priority{
+			PriorityKey: rules.PriorityOf(op), FairnessKey: op.TenantID, FairnessWeight: rules.Weight,
+		},
 	}
 	_, err = c.temporal.ExecuteWorkflow(ctx, options, workflows.TypeFor(verb), json.RawMessage(compact.Bytes()))
 	var exists *serviceerror.WorkflowExecutionAlreadyStarted
@@ -153,14 +199,14 @@ func (c *Client) Cancel(ctx context.Context, id string) error {
 	}
 	state := visibleState(found.GetWorkflowExecutionInfo())
 	if !state.Terminal() { // it may have ended a moment ago
-		if status, err := c.query(ctx, id); err == nil {
+		if status, err := c.query(ctx, found.GetWorkflowExecutionInfo().GetExecution()); err == nil {
 			state = status.State
 		}
 	}
 	if state.Terminal() {
 		return fmt.Errorf("cancel operation %s: %w", id, bellhop.ErrEnded)
 	}
-	err = c.temporal.CancelWorkflow(ctx, id, "")
+	err = c.temporal.CancelWorkflow(ctx, id, found.GetWorkflowExecutionInfo().GetExecution().GetRunId())
 	if _, gone := errors.AsType[*serviceerror.NotFound](err); gone { // it was there a moment ago
 		return fmt.Errorf("cancel operation %s: %w", id, bellhop.ErrEnded)
 	}

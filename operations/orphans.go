@@ -16,6 +16,7 @@ import (
 
 	"bellhop"
 	"bellhop/activities"
+	"bellhop/internal/own"
 	"bellhop/workflows"
 )
 
@@ -27,7 +28,7 @@ func (c *Client) Orphans(ctx context.Context, provider string) (bellhop.OrphanRe
 		about = "every provider"
 	}
 	options := client.StartWorkflowOptions{
-		ID:            "bellhop-orphans/" + rand.Text(),
+		ID:            own.OrphansPrefix + rand.Text(),
 		TaskQueue:     c.taskQueue,
 		StaticSummary: "orphans at " + about,
 	}

@@ -9,10 +9,8 @@ import (
 	"strings"
 	"time"
 
-	commonpb "go.temporal.io/api/common/v1"
 	enumspb "go.temporal.io/api/enums/v1"
 	"go.temporal.io/api/serviceerror"
-	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/temporal"
@@ -61,16 +59,22 @@ func (c *Client) RedeliverAll(ctx context.Context, filter bellhop.Filter, target
 	filter.Undelivered = true
 	var page []byte
 	for {
-		items, next, err := c.page(ctx, filter, 100, page)
+		found, next, err := c.inspectPage(ctx, filter, inspectedAtOnce, page)
 		if err != nil {
 			return err
 		}
-		for _, item := range items {
-			rung, err := c.redeliver(ctx, item.OperationID, target, filter.Since)
+		for _, one := range found {
+			if one.err == nil && len(one.Undelivered) == 0 {
+				continue
+			}
+			rung, err := []string(nil), one.err
+			if err == nil {
+				rung, err = c.redeliver(ctx, one.OperationID, target, filter.Since)
+			}
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			tell(item.OperationID, rung, err)
+			tell(one.OperationID, rung, err)
 		}
 		if page = next; len(page) == 0 {
 			return nil
@@ -84,7 +88,7 @@ func (c *Client) ring(ctx context.Context, seen *sight, i int) (bool, error) {
 	if receipt.State.Settled() && receipt.State != bellhop.ReceiptUndeliverable {
 		return false, nil
 	}
-	if rings, err := c.hasten(ctx, id, i, seen.found.GetPendingActivities()); rings || err != nil {
+	if rings, err := c.hasten(ctx, seen.found, i); rings || err != nil {
 		return rings, err
 	}
 	if !closed(seen.found) && receipt.State != bellhop.ReceiptUndeliverable {
@@ -100,11 +104,18 @@ func (c *Client) ring(ctx context.Context, seen *sight, i int) (bool, error) {
 	if err != nil || delivery == nil {
 		return false, err
 	}
-	again := workflows.RedeliverID(id, i, delivery.State)
-	if under, err := c.temporal.DescribeWorkflowExecution(ctx, again, ""); err == nil && !closed(under) {
-		_, err := c.hasten(ctx, again, i, under.GetPendingActivities())
+	under, err := c.redelivery(ctx, seen.Status.Outcome, i, delivery.State)
+	if err != nil {
+		return false, err
+	}
+	if under != nil && !closed(under) {
+		_, err := c.hasten(ctx, under, i)
 		return true, err
 	}
+	if under != nil && under.GetWorkflowExecutionInfo().GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED {
+		return false, nil // it has reached the caller
+	}
+	again := workflows.RedeliverID(id, seen.RequestedAt, i, delivery.State)
 	_, err = c.temporal.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
 		ID:        again,
 		TaskQueue: c.taskQueue,
@@ -113,8 +124,9 @@ func (c *Client) ring(ctx context.Context, seen *sight, i int) (bool, error) {
 		WorkflowIDReusePolicy:                    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY,
 		WorkflowExecutionErrorWhenAlreadyStarted: true,
 		StaticSummary:                            fmt.Sprintf("ring %s again: %s", receipt.Target, delivery.CallbackID),
-		Priority:                                 temporal.Priority{FairnessKey: seen.TenantID},
+		Priority:                                 temporal.Priority{FairnessKey: seen.TenantID, FairnessWeight: c.policy.For(seen.TenantID).Weight},
 		TypedSearchAttributes:                    temporal.NewSearchAttributes(workflows.Tenant.ValueSet(seen.TenantID)),
+		Memo:                                     seen.remaining(),
 	}, workflows.RedeliverCallback, i, *delivery)
 	if _, reached := errors.AsType[*serviceerror.WorkflowExecutionAlreadyStarted](err); reached {
 		return false, nil
@@ -125,8 +137,8 @@ func (c *Client) ring(ctx context.Context, seen *sight, i int) (bool, error) {
 // hasten has the delivery to a callback tried at once, if one is pending. One whose attempt is under way is left alone:
 // to reset it would make Temporal forget that it began, and whether a caller that has ended since was reached could not
 // be told.
-func (c *Client) hasten(ctx context.Context, workflowID string, callback int, tried []*workflowpb.PendingActivityInfo) (bool, error) {
-	for _, info := range tried {
+func (c *Client) hasten(ctx context.Context, of *workflowservice.DescribeWorkflowExecutionResponse, callback int) (bool, error) {
+	for _, info := range of.GetPendingActivities() {
 		if i, _, ok := workflows.Delivered(info.GetActivityId()); !ok || i != callback {
 			continue
 		}
@@ -135,7 +147,7 @@ func (c *Client) hasten(ctx context.Context, workflowID string, callback int, tr
 		}
 		_, err := c.temporal.WorkflowService().ResetActivity(ctx, &workflowservice.ResetActivityRequest{
 			Namespace: c.namespace,
-			Execution: &commonpb.WorkflowExecution{WorkflowId: workflowID},
+			Execution: of.GetWorkflowExecutionInfo().GetExecution(),
 			Identity:  "bellhop",
 			Activity:  &workflowservice.ResetActivityRequest_Id{Id: info.GetActivityId()},
 		})
@@ -167,13 +179,37 @@ func (s *sight) givenUp(callback int) (*activities.Delivery, error) {
 		return nil, fmt.Errorf("encode outcome: %w", err)
 	}
 	return &activities.Delivery{
-		Callback:   callbacks[callback],
-		CallbackID: s.CallbackID,
-		Event:      s.Event,
-		State:      s.State,
-		Outcome:    outcome,
-		ReachedAt:  s.FinishedAt,
+		Callback:    callbacks[callback],
+		CallbackID:  s.CallbackID,
+		Event:       s.Event,
+		State:       s.State,
+		Outcome:     outcome,
+		ReachedAt:   s.FinishedAt,
+		RequestedAt: s.RequestedAt,
 	}, nil
+}
+
+// redelivery finds the workflow that rings a caller of an operation again; nil when there is none.
+func (c *Client) redelivery(ctx context.Context, of bellhop.Outcome, callback int, state bellhop.State,
+) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
+	for _, id := range []string{
+		workflows.RedeliverID(of.OperationID, of.RequestedAt, callback, state),
+		workflows.OldRedeliverID(of.OperationID, callback, state),
+	} {
+		found, err := c.temporal.DescribeWorkflowExecution(ctx, id, "")
+		if _, none := errors.AsType[*serviceerror.NotFound](err); none {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("find redelivery of %s: %w", bellhop.CallbackID(of.OperationID, state), err)
+		}
+		// One of the first version may be of an earlier operation under the same id: nothing rings for this one before it
+		// was requested.
+		if started := found.GetWorkflowExecutionInfo().GetStartTime().AsTime(); started.After(of.RequestedAt) {
+			return found, nil
+		}
+	}
+	return nil, nil //nolint:nilnil // there is none, and nothing wrong
 }
 
 // redelivered fills in what became of the callbacks that were rung again after they had been given up.
@@ -187,25 +223,25 @@ func (c *Client) redelivered(ctx context.Context, status *bellhop.Status, closed
 		if receipt.State != bellhop.ReceiptUndeliverable && (receipt.State.Settled() || !closed) {
 			continue
 		}
-		id := workflows.RedeliverID(status.OperationID, i, state)
-		found, err := c.temporal.DescribeWorkflowExecution(ctx, id, "")
-		if _, none := errors.AsType[*serviceerror.NotFound](err); none {
-			continue
-		}
+		found, err := c.redelivery(ctx, status.Outcome, i, state)
 		if err != nil {
-			return fmt.Errorf("find redelivery of %s: %w", receipt.CallbackID, err)
+			return err
+		}
+		if found == nil {
+			continue
 		}
 		if found.GetWorkflowExecutionInfo().GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING {
 			*receipt = bellhop.Receipt{
 				Target: receipt.Target, CallbackID: bellhop.CallbackID(status.OperationID, state), State: bellhop.ReceiptDelivering,
 			}
 			for _, info := range found.GetPendingActivities() {
-				activities.Pending(receipt, info, c.in(id).Data())
+				activities.Pending(receipt, info, c.in(found.GetWorkflowExecutionInfo().GetExecution().GetWorkflowId()).Data())
 			}
 			continue
 		}
 		var settled bellhop.Receipt
-		err = c.temporal.GetWorkflow(ctx, id, "").Get(ctx, &settled)
+		run := found.GetWorkflowExecutionInfo().GetExecution()
+		err = c.temporal.GetWorkflow(ctx, run.GetWorkflowId(), run.GetRunId()).Get(ctx, &settled)
 		if failed, ok := errors.AsType[*temporal.ApplicationError](err); ok && failed.Type() == workflows.ErrorUndeliverable {
 			err = failed.Details(&settled)
 		}
@@ -216,18 +252,4 @@ func (c *Client) redelivered(ctx context.Context, status *bellhop.Status, closed
 		}
 	}
 	return nil
-}
-
-// undelivered are the callbacks of an operation that has ended that did not reach their callers.
-func (c *Client) undelivered(ctx context.Context, id string) ([]bellhop.Receipt, error) {
-	report, err := c.Status(ctx, id)
-	if err != nil {
-		if errors.Is(err, bellhop.ErrNotFound) { // its retention is over
-			return nil, nil
-		}
-		return nil, err
-	}
-	return slices.DeleteFunc(report.Callbacks, func(r bellhop.Receipt) bool {
-		return r.State == bellhop.ReceiptPending || r.State.Settled() && r.State != bellhop.ReceiptUndeliverable
-	}), nil
 }

@@ -45,7 +45,7 @@ func (c *Client) look(ctx context.Context, id string) (sight, error) {
 	}
 	s := sight{found: found}
 	if !closed(found) {
-		s.Status, s.Silence = c.query(ctx, id)
+		s.Status, s.Silence = c.query(ctx, found.GetWorkflowExecutionInfo().GetExecution())
 	}
 	if closed(found) || s.Silence != nil {
 		if ctx.Err() != nil {
@@ -69,11 +69,11 @@ func closed(found *workflowservice.DescribeWorkflowExecutionResponse) bool {
 	return found.GetWorkflowExecutionInfo().GetStatus() != enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
 }
 
-func (c *Client) query(ctx context.Context, id string) (bellhop.Status, error) {
+func (c *Client) query(ctx context.Context, of *commonpb.WorkflowExecution) (bellhop.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
 	var status bellhop.Status
-	answer, err := c.temporal.QueryWorkflow(ctx, id, "", workflows.QueryStatus)
+	answer, err := c.temporal.QueryWorkflow(ctx, of.GetWorkflowId(), of.GetRunId(), workflows.QueryStatus)
 	if err != nil {
 		return status, err
 	}
@@ -86,12 +86,18 @@ func (c *Client) query(ctx context.Context, id string) (bellhop.Status, error) {
 // Refresh has the resource observed now and tells where the operation stands. When it was observed a moment ago, has
 // finished or cannot be refreshed, it is [Client.Status].
 func (c *Client) Refresh(ctx context.Context, id string) (bellhop.Report, error) {
+	found, err := c.describe(ctx, id)
+	if err != nil {
+		return bellhop.Report{}, err
+	}
 	updating, cancel := context.WithTimeout(ctx, 2*queryTimeout)
 	defer cancel()
 	handle, err := c.temporal.UpdateWorkflow(updating, client.UpdateWorkflowOptions{
-		WorkflowID:   id,
-		UpdateName:   workflows.UpdateRefresh,
-		WaitForStage: client.WorkflowUpdateStageCompleted,
+		WorkflowID: id,
+		// It goes to the operation that was found, and to no other workflow that may have the id by then.
+		FirstExecutionRunID: found.GetWorkflowExecutionInfo().GetFirstRunId(),
+		UpdateName:          workflows.UpdateRefresh,
+		WaitForStage:        client.WorkflowUpdateStageCompleted,
 	})
 	if err == nil {
 		// Its answer lacks the deliveries that are being tried, so the status is asked for all the same.
@@ -228,6 +234,13 @@ func keyword(attributes *commonpb.SearchAttributes, key temporal.SearchAttribute
 		return ""
 	}
 	return value
+}
+
+// Exhausted says whether an error means that too much was asked for: of Temporal, or by a tenant. It may be asked for
+// again.
+func Exhausted(err error) bool {
+	var exhausted *serviceerror.ResourceExhausted
+	return errors.As(err, &exhausted) || errors.Is(err, bellhop.ErrTooMany)
 }
 
 // Unreachable says whether an error means that Temporal itself could not be reached.

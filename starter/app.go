@@ -69,6 +69,7 @@ const exitHelp = `Exit codes:
   3    there is no such operation
   4    Temporal cannot be reached or refuses (address, namespace, permission)
   5    --timeout elapsed before the operation ended; it goes on. orphans: before there was a report
+  6    Temporal takes no more at the moment; the command can be repeated as it is, in a while
   130  interrupted (Ctrl-C); an operation that was started goes on`
 
 func (a *app) root() *cobra.Command {

@@ -8,12 +8,16 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/contrib/envconfig"
 	temporallog "go.temporal.io/sdk/log"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"bellhop/encryption"
 	"bellhop/encryption/awskms"
@@ -32,6 +36,24 @@ type connection struct {
 
 	// host and namespaceName are what came of it.
 	host, namespaceName string
+
+	// exhausted is what Temporal last said of too many requests, until it answers something else. The SDK tries again until
+	// the time is up and then says only that.
+	exhausted atomic.Pointer[string]
+}
+
+// note is an interceptor of single attempts, which the SDK repeats.
+func (c *connection) note(ctx context.Context, method string, request, answer any, cc *grpc.ClientConn, attempt grpc.UnaryInvoker, options ...grpc.CallOption) error {
+	err := attempt(ctx, method, request, answer, cc, options...)
+	switch said := status.Convert(err); said.Code() {
+	case codes.ResourceExhausted:
+		message := said.Message()
+		c.exhausted.Store(&message)
+	case codes.DeadlineExceeded, codes.Canceled: // cut short
+	default:
+		c.exhausted.Store(nil)
+	}
+	return err
 }
 
 func (c *connection) register(root *cobra.Command) {
@@ -100,6 +122,7 @@ func (a *app) connect(ctx context.Context) (*operations.Client, func(), error) {
 	}
 	converters.Apply(&options)
 	options.ConnectionOptions.GetSystemInfoTimeout = dialTimeout
+	options.ConnectionOptions.DialOptions = append(options.ConnectionOptions.DialOptions, grpc.WithChainUnaryInterceptor(c.note))
 	temporal, err := client.DialContext(ctx, options)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -132,6 +155,13 @@ func (a *app) keysetConfig() encryption.Config {
 		KeysetFile: cmp.Or(a.connection.keyset, a.getenv("BELLHOP_KEYSET")),
 		KMSKeyURI:  cmp.Or(a.connection.keysetKMS, a.getenv("BELLHOP_KEYSET_KMS")),
 	}
+}
+
+// tooMuch is the problem of a Temporal that takes no more at the moment.
+func (c *connection) tooMuch(err error) *problem {
+	return &problem{exitTooMany, fmt.Errorf("ask Temporal at %s, namespace %s: %w", c.host, c.namespaceName, err), []string{
+		"it takes no more at the moment; the command can be repeated as it is, in a while",
+	}}
 }
 
 // unreachable is the problem of a Temporal that does not answer.

@@ -24,7 +24,7 @@ func TestNoServer(t *testing.T) {
 		g.stdin = web
 		began := time.Now()
 		got := g.must(4, args...)
-		if took := time.Since(began); took > 11*time.Second {
+		if took := time.Since(began); took > 40*time.Second {
 			t.Errorf("%s: it took %s", args, took)
 		}
 		contains(t, got.stderr, "bellhop: reach Temporal at 127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused\n",
@@ -54,7 +54,7 @@ func TestServerThatSaysNothing(t *testing.T) {
 	g := &guest{t: t, env: stranger(t, listener.Addr().String())}
 	began := time.Now()
 	got := g.must(4, "list")
-	if took := time.Since(began); took > 11*time.Second {
+	if took := time.Since(began); took > 40*time.Second {
 		t.Errorf("it took %s", took)
 	}
 	contains(t, got.stderr, "bellhop: reach Temporal at "+listener.Addr().String()+": ")

@@ -21,6 +21,7 @@ const (
 	exitNotFound    = 3
 	exitTemporal    = 4
 	exitTimeout     = 5
+	exitTooMany     = 6
 	exitInterrupted = 130
 )
 
@@ -89,6 +90,10 @@ func (a *app) diagnose(err error) *problem {
 		return &problem{exitTemporal, fmt.Errorf("%w (Temporal at %s, namespace %s)", err, a.connection.host, a.connection.namespaceName), []string{
 			"set TEMPORAL_API_KEY or the TLS certificate of a client that may, or choose a --profile of temporal.toml",
 		}}
+	case operations.Exhausted(err):
+		return a.connection.tooMuch(err)
+	case operations.Unreachable(err) && a.connection.exhausted.Load() != nil:
+		return a.connection.tooMuch(errors.New(*a.connection.exhausted.Load()))
 	case operations.Unreachable(err):
 		return a.connection.unreachable(err)
 	default:

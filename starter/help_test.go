@@ -57,7 +57,7 @@ func TestHelp(t *testing.T) {
 	if bare := g.must(0).stdout; bare != help {
 		t.Errorf("without a command there is another help:\n%s", bare)
 	}
-	for _, code := range []string{"0    ", "1    ", "2    ", "3    ", "4    ", "5    ", "130  "} {
+	for _, code := range []string{"0    ", "1    ", "2    ", "3    ", "4    ", "5    ", "6    ", "130  "} {
 		contains(t, help, "\n  "+code)
 	}
 	contains(t, help, "TEMPORAL_ADDRESS", "temporal.toml", "--task-queue")

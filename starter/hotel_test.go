@@ -132,16 +132,43 @@ func open() (*hotel, error) {
 	return h, errors.Join(ops.Watch(context.Background(), "simulated"), ops.Watch(context.Background(), "annex"))
 }
 
-func (h *hotel) worker(taskQueue string) worker.Worker {
-	w := worker.New(h.temporal, taskQueue, worker.Options{})
-	workflows.Register(w)
-	w.RegisterActivity(&activities.Activities{
+// workers are a worker as bellhop-worker has it: one for the workflows, and one for each kind of activities.
+type workers []worker.Worker
+
+func (all workers) Start() error {
+	var errs []error
+	for _, w := range all {
+		errs = append(errs, w.Start())
+	}
+	return errors.Join(errs...)
+}
+
+func (all workers) Stop() {
+	var stopping sync.WaitGroup
+	for _, w := range all {
+		stopping.Go(w.Stop)
+	}
+	stopping.Wait()
+}
+
+func (h *hotel) worker(taskQueue string) workers {
+	acts := &activities.Activities{
 		Providers: map[string]activities.Provider{"simulated": h.provider, "annex": h.annex},
 		Targets:   map[string]bridge.Target{"bell": h.bell, "second": h.bell},
 		Waiters:   h.ops,
 		Records:   h.ops,
-	})
-	return w
+		Elsewhere: 2 * time.Second,
+	}
+	w := worker.New(h.temporal, taskQueue, worker.Options{})
+	workflows.Register(w)
+	w.RegisterActivity(acts)
+	all := workers{w}
+	for _, kind := range []string{workflows.QueueAsks, workflows.QueueLooks, workflows.QueueHeartbeats, workflows.QueueWatches} {
+		w := worker.New(h.temporal, workflows.Queue(taskQueue, kind), worker.Options{DisableWorkflowWorker: true})
+		w.RegisterActivity(acts)
+		all = append(all, w)
+	}
+	return all
 }
 
 // work runs one more worker, on a task queue of its own. It returns what stops it.

@@ -49,7 +49,7 @@ func TestInputFaults(t *testing.T) {
 			want: []string{
 				`  YAML: line 3: key "resource" already set in map`,
 				`  provider: is required`,
-				`  replicas: is not a known field (known are callbacks, metadata, on_cancel, operation_id, operation_type, provider, provider_config, requested_at, resource, spec, tenant_id, timeout)`,
+				`  replicas: is not a known field (known are callbacks, metadata, on_cancel, operation_id, operation_type, priority, provider, provider_config, requested_at, resource, spec, tenant_id, timeout)`,
 				`  spec.image: is required`,
 				`  spec.ports[0].container_port: must be 1 to 65535`,
 				`  tenant_id: must be 1 to 63 letters, digits, '.', '_' or '-', beginning and ending with a letter or digit`,

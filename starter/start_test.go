@@ -72,7 +72,7 @@ func TestWaitingHasAnEnd(t *testing.T) {
 	g.stdin = scripted("patience", `{"ready_after": "1h"}`, "")
 	began := time.Now()
 	got := g.must(5, "provision", "--id", "patience-1", "--wait", "--timeout", "500ms", "-f", "-")
-	if took := time.Since(began); took > 10*time.Second {
+	if took := time.Since(began); took > time.Minute {
 		t.Errorf("it took %s", took)
 	}
 	contains(t, got.stderr, "bellhop: patience-1 has not ended within 500ms; it goes on\nwait again: bellhop wait patience-1\n")

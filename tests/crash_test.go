@@ -217,7 +217,7 @@ func TestWorkerKilledWhileAsking(t *testing.T) {
 	var ids []string
 	for i := range kills() {
 		id := fmt.Sprintf("asking-%d", i)
-		b.begin(id, "temporal", `{"ask_takes": "1s"}`)
+		b.begin(id, "temporal", `{"ask_takes": "5s"}`)
 		ids = append(ids, id)
 		b.until("a worker that asks is killed", func() bool {
 			pid := crew.doing(id, "Provision")
@@ -235,7 +235,7 @@ func TestWorkerKilledWhileOperationsWait(t *testing.T) {
 	var ids []string
 	for i := range kills() {
 		id := fmt.Sprintf("waiting-%d", i)
-		b.begin(id, "temporal", `{"ready_after": "3s"}`)
+		b.begin(id, "temporal", `{"ready_after": "10s"}`)
 		ids = append(ids, id)
 		b.until(id+" waits", func() bool { return b.status(id).State == bellhop.Running })
 		crew.kill(0)
@@ -334,8 +334,8 @@ func TestWorkerKilledRightAfterTheCallerTookTheCallback(t *testing.T) {
 
 func TestServerKilledAndRestartedOnItsFile(t *testing.T) {
 	t.Parallel()
-	b := setup(t, "--db", t.TempDir()+"/temporal.db")
-	db := b.server.Args()
+	_, port, _ := strings.Cut(peers.FreeAddress(t), ":")
+	b := setup(t, "--db", t.TempDir()+"/temporal.db", "--port", port)
 	got := b.call("caller")
 	proxy, config, env := b.through()
 	proxy.Hook(func(*workflowservice.SignalWorkflowExecutionRequest, func() error) error {
@@ -359,9 +359,8 @@ func TestServerKilledAndRestartedOnItsFile(t *testing.T) {
 			return len(callbacks) > 0 && callbacks[0].Attempts > 0
 		})
 	})
-	_, port, _ := strings.Cut(b.server.Address, ":")
 	b.server.Kill()
-	again, err := peers.StartServer(b.ctx, append(db, "--port", port)...)
+	again, err := peers.StartServer(b.ctx, b.server.Args()...)
 	require.NoError(t, err)
 	t.Cleanup(again.Kill)
 	proxy.Hook(nil)

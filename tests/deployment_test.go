@@ -42,7 +42,7 @@ func TestDeploymentGoesOn(t *testing.T) {
 	got := b.call("caller")
 	old := b.work(b.config(noBackstop, deployed+"v1}"))
 	b.current("v1")
-	b.begin("moves", "temporal", `{"ready_after": "20s"}`)
+	b.begin("moves", "temporal", `{"ready_after": "45s"}`)
 	b.until("it waits on v1", func() bool { return b.status("moves").State == bellhop.Running })
 	require.Equal(t, "v1", b.ranOn("moves"))
 
@@ -60,7 +60,7 @@ func TestDeploymentPinned(t *testing.T) {
 	got := b.call("caller")
 	old := b.work(b.config(noBackstop, deployed+"v1, behavior: pinned}"))
 	b.current("v1")
-	b.begin("stays", "temporal", `{"ready_after": "5s"}`)
+	b.begin("stays", "temporal", `{"ready_after": "15s"}`)
 	b.until("it waits on v1", func() bool { return b.status("stays").State == bellhop.Running })
 
 	b.work(b.config(noBackstop, deployed+"v2, behavior: pinned}"))

@@ -186,7 +186,7 @@ func TestContainersWhoseWorkersAreKilled(t *testing.T) {
 		require.NoError(t, err)
 		ids = append(ids, id)
 		b.until("a worker is killed while it asks, or right after", func() bool {
-			if b.status(id).State == bellhop.Running {
+			if state := b.status(id).State; state != bellhop.Pending && state != bellhop.Queued {
 				return crew.kill(0)
 			}
 			pid := crew.doing(id, "Provision")

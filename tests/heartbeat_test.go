@@ -19,7 +19,7 @@ import (
 )
 
 // patience is how long the callers of these tests wait without hearing anything.
-const patience = 6 * time.Second
+const patience = 10 * time.Second
 
 // waiter is a workflow whose activity asks for compute and is completed by the callback. Its result is the outcome.
 func waiter(ctx workflow.Context, operation string, members json.RawMessage) (bellhop.Outcome, error) {
@@ -67,11 +67,14 @@ func TestHeartbeatsKeepCallersAliveWhileWorkersAreKilled(t *testing.T) {
 	const callers = 10
 	var runs []client.WorkflowRun
 	for i := range callers {
-		runs = append(runs, b.wait(fmt.Sprintf("waiter-%d", i), `{"ready_after": "25s"}`, map[string]any{"heartbeat": "1s"}))
+		runs = append(runs, b.wait(fmt.Sprintf("waiter-%d", i), `{"ready_after": "40s"}`, map[string]any{"heartbeat": "1s"}))
 	}
+	b.until("operations run", func() bool {
+		report, err := b.ops.Status(b.ctx, "op-waiter-0")
+		return err == nil && report.State == bellhop.Running
+	})
 	for _, victim := range workers {
-		b.until("operations run", func() bool { return b.status("op-waiter-0").State == bellhop.Running })
-		time.Sleep(8 * time.Second) // longer than a caller's patience
+		time.Sleep(patience + 2*time.Second) // longer than a caller waits without a heartbeat
 		victim.Kill()
 		b.work(b.config())
 	}
@@ -96,7 +99,7 @@ func TestCallerWithoutHeartbeatsGivesUp(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.work(b.config())
-	run := b.wait("hasty", `{"ready_after": "15s"}`, nil)
+	run := b.wait("hasty", `{"ready_after": "25s"}`, nil)
 	var timeout *temporal.TimeoutError
 	require.ErrorAs(t, run.Get(b.ctx, nil), &timeout)
 	b.until("the callback is given up", func() bool {
@@ -109,9 +112,9 @@ func TestCallerThatWaitsNoLonger(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.work(b.config())
-	for _, policy := range []string{"continue", "cancel"} {
-		id := "gone-" + policy
-		b.wait(id, `{"ready_after": "20s"}`, map[string]any{"heartbeat": "1s", "on_abandoned": policy})
+	for _, row := range []struct{ policy, readyAfter string }{{"cancel", "1h"}, {"continue", "40s"}} {
+		policy, id := row.policy, "gone-"+row.policy
+		b.wait(id, fmt.Sprintf(`{"ready_after": %q}`, row.readyAfter), map[string]any{"heartbeat": "1s", "on_abandoned": policy})
 		b.until("the operation runs", func() bool {
 			report, err := b.ops.Status(b.ctx, "op-"+id)
 			return err == nil && report.State == bellhop.Running
@@ -121,10 +124,10 @@ func TestCallerThatWaitsNoLonger(t *testing.T) {
 			return b.status("op-" + id).Callbacks[0].State == bellhop.ReceiptUndeliverable
 		})
 	}
-	ended := time.Now()
 	require.Equal(t, bellhop.Running, b.status("op-gone-continue").State, "it goes on")
-	b.until("the other is cancelled", func() bool { return b.status("op-gone-cancel").State == bellhop.Cancelled })
-	require.Less(t, time.Since(ended), 15*time.Second, "it did not wait for the compute")
+	b.until("the other is cancelled, without waiting for the compute", func() bool {
+		return b.status("op-gone-cancel").State == bellhop.Cancelled
+	})
 	cancelled := b.status("op-gone-cancel")
 	require.Contains(t, cancelled.Error.Message, "its caller, of target temporal, waits no longer")
 	require.NotEmpty(t, cancelled.ResourceIDs.SimulatedIDs)

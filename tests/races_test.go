@@ -183,24 +183,28 @@ func TestFaultReceiverIsKilled(t *testing.T) {
 	b.patience = 5 * time.Minute // the pause after an attempt, when many have failed
 	s := b.shop()
 	b.work(b.config(noBackstop, "targets:\n"+s.target("shop", s.URL)))
-	n := count(60, 1000)
-	ids := b.begins(n, "killed", func(i int, id string) string {
-		return fmt.Sprintf(`{"tenant_id": "acme", "resource": %q, "provider": "simulated", "spec": {"image": "nginx:1.27"},
-			"provider_config": {"ready_after": "%dms"}, "callbacks": [{"target": "shop"}]}`, id, 1000+50*i)
-	})
-	kills := 0
-	for {
-		noted, _, _ := b.effects(s)
-		if noted >= n*9/10 {
-			break
+	n, kills := 0, 0
+	var ids []string
+	// On a slow machine many arrive between two kills, and more operations are started.
+	for batch := 0; kills <= 3; batch++ {
+		ids = append(ids, b.begins(count(60, 1000), fmt.Sprintf("killed-%d", batch), func(i int, id string) string {
+			return fmt.Sprintf(`{"tenant_id": "acme", "resource": %q, "provider": "simulated", "spec": {"image": "nginx:1.27"},
+				"provider_config": {"ready_after": "%dms"}, "callbacks": [{"target": "shop"}]}`, id, 1000+50*i)
+		})...)
+		n = len(ids)
+		for {
+			noted, _, _ := b.effects(s)
+			if noted >= n*9/10 {
+				break
+			}
+			b.until("it takes some more", func() bool {
+				more, _, _ := b.effects(s)
+				return more > noted
+			})
+			s.Kill()
+			require.NoError(t, s.open())
+			kills++
 		}
-		b.until("it takes some more", func() bool {
-			more, _, _ := b.effects(s)
-			return more > noted
-		})
-		s.Kill()
-		require.NoError(t, s.open())
-		kills++
 	}
 	for _, id := range ids {
 		require.Equal(t, bellhop.ReceiptAcknowledged, b.closed(id).Callbacks[0].State)
@@ -209,5 +213,4 @@ func TestFaultReceiverIsKilled(t *testing.T) {
 	t.Logf("killed %d times: %d callbacks came %d times", kills, noted, came)
 	require.Equal(t, n, noted, "lost, or told of what is not")
 	require.Equal(t, n, charged, "an effect was doubled")
-	require.Greater(t, kills, 3)
 }

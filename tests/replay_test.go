@@ -556,10 +556,9 @@ func newRecorder(t *testing.T) *recorder {
 		t.Cleanup(func() { provider.Close() }) //nolint:errcheck // the folder goes with it
 		return provider
 	}
+	worker.SetBinaryChecksum(workflows.Build + "/recorded")
 	work := func(queue string, backstop activities.Backstop, providers map[string]activities.Provider) {
-		w := worker.New(c, queue, worker.Options{Identity: "bellhop"})
-		workflows.Register(w)
-		w.RegisterActivity(&activities.Activities{
+		acts := &activities.Activities{
 			Providers: providers,
 			Targets: map[string]bridge.Target{
 				"temporal": temporal.NewTarget(c.WorkflowService(), "default"), "deaf": deaf{}, "forgetful": &forgetful{heard: map[string]bool{}},
@@ -568,9 +567,18 @@ func newRecorder(t *testing.T) *recorder {
 			Backstop: backstop,
 			Waiters:  b.ops,
 			Records:  b.ops,
-		})
-		r.must(w.Start())
-		t.Cleanup(w.Stop)
+		}
+		w := worker.New(c, queue, worker.Options{Identity: "bellhop"})
+		workflows.Register(w)
+		all := []worker.Worker{w}
+		for _, kind := range []string{workflows.QueueAsks, workflows.QueueLooks, workflows.QueueHeartbeats, workflows.QueueWatches} {
+			all = append(all, worker.New(c, workflows.Queue(queue, kind), worker.Options{Identity: "bellhop", DisableWorkflowWorker: true}))
+		}
+		for _, w := range all {
+			w.RegisterActivity(acts)
+			r.must(w.Start())
+			t.Cleanup(w.Stop)
+		}
 	}
 	work(workflows.TaskQueue, activities.Backstop{}, map[string]activities.Provider{
 		"simulated": platform("simulated"), "patient": platform("patient"), "stubborn": stubborn{platform("stubborn")},
@@ -641,7 +649,9 @@ func (r *recorder) play(s scenario) string {
 		rung, err := r.ops.Redeliver(r.ctx, id, "")
 		r.must(err)
 		require.Len(r, rung, 1)
-		id = workflows.RedeliverID(id, 0, bellhop.Succeeded)
+		report, err := r.ops.Status(r.ctx, id)
+		r.must(err)
+		id = workflows.RedeliverID(id, report.RequestedAt, 0, bellhop.Succeeded)
 		r.closes(id)
 	}
 	return id

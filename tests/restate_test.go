@@ -72,7 +72,7 @@ func TestRestateIsCalledBack(t *testing.T) {
 		start: func(id, awakeable string) error {
 			tokens <- awakeable
 			_, err := b.ops.Start(b.ctx, id, bellhop.Provision, fmt.Appendf(nil, `{"tenant_id": "acme", "resource": %q,
-				"provider": "simulated", "spec": {"image": "nginx:1.27"}, "provider_config": {"ready_after": "2s"},
+				"provider": "simulated", "spec": {"image": "nginx:1.27"}, "provider_config": {"ready_after": "5s"},
 				"callbacks": [{"target": "restate", "address": {"awakeable": %q}}]}`, id, awakeable))
 			return err
 		},
@@ -96,8 +96,13 @@ func TestRestateIsCalledBack(t *testing.T) {
 	}
 	r.Kill()
 	b.until("an operation has ended and cannot ring", func() bool {
-		receipt := b.status("order-0").Callbacks[0]
-		return receipt.State == bellhop.ReceiptDelivering && receipt.LastError != ""
+		for id := range wanted {
+			report, err := b.ops.Status(b.ctx, id) // the last may not be started yet
+			if err == nil && report.Callbacks[0].State == bellhop.ReceiptDelivering && report.Callbacks[0].LastError != "" {
+				return true
+			}
+		}
+		return false
 	})
 	require.NoError(t, r.Restart(t.Context()))
 

@@ -1,7 +1,6 @@
 package tests
 
 import (
-	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -22,10 +21,7 @@ func foreign(t *testing.T) *bench {
 	if _, err := os.Stat(path); err != nil {
 		peers.Missing(t, "the temporal CLI is not installed; run: make tools")
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	address := free.Addr().String()
-	require.NoError(t, free.Close())
+	address := peers.FreeAddress(t)
 	_, port, _ := strings.Cut(address, ":")
 	process, err := peers.Start(t.Context(), path, []string{"server", "start-dev", "--headless", "--port", port}, nil,
 		func(line string) bool {

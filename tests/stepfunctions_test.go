@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -211,8 +211,8 @@ func TestStepFunctionsExamples(t *testing.T) {
 	fill["StartStateMachineArn"] = s.machine("start", s.example("start.json", fill))
 	activity := s.machine("activity", s.example("activity.json", fill))
 	fallback := s.machine("fallback", s.example("fallback.json", fill))
-	// The patience of the example, shortened.
-	impatient := s.machine("impatient", strings.Replace(s.example("fallback.json", fill), `"TimeoutSeconds": 300`, `"TimeoutSeconds": 1`, 1))
+	// The patience of the example, shortened. The operation must have been started by then, or there is nothing to poll.
+	impatient := s.machine("impatient", strings.Replace(s.example("fallback.json", fill), `"TimeoutSeconds": 300`, `"TimeoutSeconds": 15`, 1))
 	token := s.machine("task-token", s.example("task-token.json", fill))
 	const input = `{"tenant_id": "acme", "resource": %q, "image": "nginx:1.27", "provider_config": %s}`
 
@@ -242,11 +242,11 @@ func TestStepFunctionsExamples(t *testing.T) {
 			sfntypes.ExecutionStatusSucceeded, "", `"event":"compute-provisioned"`,
 		},
 		{
-			"fallback-late", impatient, `{"ready_after": "4s"}`, "the callback comes too late, the status tells",
+			"fallback-late", impatient, `{"ready_after": "30s"}`, "the callback comes too late, the status tells",
 			sfntypes.ExecutionStatusSucceeded, "", `"event":"compute-provisioned"`,
 		},
 		{
-			"fallback-late-failure", impatient, `{"fail": {"code": "OUT_OF_MEMORY", "after": "4s"}}`, "the status tells of failures too",
+			"fallback-late-failure", impatient, `{"fail": {"code": "OUT_OF_MEMORY", "after": "30s"}}`, "the status tells of failures too",
 			sfntypes.ExecutionStatusFailed, "OUT_OF_MEMORY", "",
 		},
 		{
@@ -353,14 +353,14 @@ func TestStepFunctionsTasks(t *testing.T) {
 	t.Run("HeartbeatsKeepATask", func(t *testing.T) {
 		t.Parallel()
 		s := s.in(t)
-		beating := s.machine("beating", s.task(`, "HeartbeatSeconds": 4`))
-		ended := s.ended(s.begin(beating, "beating", operation("beating", `{"ready_after": "12s"}`)))
+		beating := s.machine("beating", s.task(`, "HeartbeatSeconds": 8`))
+		ended := s.ended(s.begin(beating, "beating", operation("beating", `{"ready_after": "24s"}`)))
 		require.Equal(t, sfntypes.ExecutionStatusSucceeded, ended.Status, "three times its heartbeat timeout")
 	})
 	t.Run("WhoeverStopsIsNotWaitedFor", func(t *testing.T) {
 		t.Parallel()
 		s := s.in(t)
-		execution := s.begin(plain, "stopped", operation("stopped", `{"ready_after": "60s"}`))
+		execution := s.begin(plain, "stopped", operation("stopped", `{"ready_after": "1h"}`))
 		id := s.one(bellhop.Filter{Tenant: "acme", Resource: "stopped"}).OperationID
 		_, err := s.engine.Client.StopExecution(s.ctx, &sfn.StopExecutionInput{ExecutionArn: &execution})
 		require.NoError(t, err)
@@ -372,7 +372,7 @@ func TestStepFunctionsTasks(t *testing.T) {
 	t.Run("AHeartbeatThatIsNotRelayedTimesOut", func(t *testing.T) {
 		t.Parallel()
 		s := s.in(t)
-		input := strings.Replace(operation("silent", `{"ready_after": "4s"}`), "{",
+		input := strings.Replace(operation("silent", `{"ready_after": "10s"}`), "{",
 			`{"callbacks": [{"target": "machines", "heartbeat": "1h"}], `, 1)
 		silent := s.machine("silent", s.task(`, "HeartbeatSeconds": 1`))
 		require.Equal(t, sfntypes.ExecutionStatusFailed, s.ended(s.begin(silent, "silent", input)).Status)
@@ -390,6 +390,8 @@ type lossy struct {
 	hook atomic.Pointer[func(action string, again bool) fate]
 	// tokens are those of tasks that were completed, or kept alive.
 	tokens sync.Map
+	// polls counts the polls for tasks that the engine holds open. A poll leaves it before its answer is handed on.
+	polls atomic.Int64
 }
 
 // fate is what becomes of a call.
@@ -409,6 +411,8 @@ func newLossy(t *testing.T, endpoint string) *lossy {
 		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 	}
 	l := &lossy{}
+	// A poll stays open at the engine when the worker that asked for it dies, as it does when there is a network between.
+	polling, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	l.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -427,6 +431,16 @@ func newLossy(t *testing.T, endpoint string) *lossy {
 		if hook := l.hook.Load(); hook != nil {
 			decide = (*hook)(action, again)
 		}
+		if action == "GetActivityTask" {
+			l.polls.Add(1)
+			answer := httptest.NewRecorder()
+			proxy.ServeHTTP(answer, r.WithContext(polling))
+			l.polls.Add(-1)
+			maps.Copy(w.Header(), answer.Header())
+			w.WriteHeader(answer.Code)
+			_, _ = w.Write(answer.Body.Bytes()) // the worker may be dead
+			return
+		}
 		switch decide {
 		case lost:
 			proxy.ServeHTTP(httptest.NewRecorder(), r)
@@ -435,7 +449,7 @@ func newLossy(t *testing.T, endpoint string) *lossy {
 			proxy.ServeHTTP(w, r)
 		}
 	}))
-	t.Cleanup(l.Close)
+	t.Cleanup(func() { cancel(); l.Close() })
 	return l
 }
 
@@ -500,7 +514,8 @@ func TestStepFunctionsAcknowledgementIsLost(t *testing.T) {
 func TestStepFunctionsWorkerDies(t *testing.T) {
 	t.Parallel()
 	s := setupStates(t)
-	worker := s.workThrough(s.engine.Endpoint, ", verb: provision, heartbeat: 1s, polls: 1")
+	front := newLossy(t, s.engine.Endpoint)
+	worker := s.workThrough(front.URL, ", verb: provision, heartbeat: 1s, polls: 1")
 	machine := s.machine("dying", s.task(`, "HeartbeatSeconds": 20, "Retry": [{"ErrorEquals": ["States.Timeout", "States.HeartbeatTimeout"], "IntervalSeconds": 1}]`))
 	input := `{"tenant_id": "acme", "resource": %q, "provider": "simulated", "spec": {"image": "nginx:1.27"}, "provider_config": {"ready_after": "5s"}}`
 
@@ -508,8 +523,9 @@ func TestStepFunctionsWorkerDies(t *testing.T) {
 	kept := s.machine("kept", s.task(`, "HeartbeatSeconds": 20`))
 	waiting := s.begin(kept, "waiting", strings.Replace(fmt.Sprintf(input, "waiting"), "5s", "40s", 1))
 	s.one(bellhop.Filter{Tenant: "acme", Resource: "waiting"})
+	s.until("the worker polls for another task", func() bool { return front.polls.Load() == 1 })
 	worker.Kill()
-	// With the worker died the poll that the engine still holds open: it takes the next task, of which then nobody knows.
+	// The engine still holds the dead worker's poll open: the poll takes the next task, and no worker knows of it.
 	swallowed := s.begin(machine, "swallowed", fmt.Sprintf(input, "swallowed"))
 	s.until("a poll of the dead worker has taken the task", func() bool {
 		return strings.Contains(s.engine.Events(s.ctx, swallowed), "ActivityStarted")
@@ -527,8 +543,10 @@ func TestStepFunctionsWorkerDies(t *testing.T) {
 func TestStepFunctionsWorkerStops(t *testing.T) {
 	t.Parallel()
 	s := setupStates(t)
-	worker := s.workThrough(s.engine.Endpoint, ", verb: provision, polls: 1")
+	front := newLossy(t, s.engine.Endpoint)
+	worker := s.workThrough(front.URL, ", verb: provision, polls: 1")
 	machine := s.machine("stopping", s.task(""))
+	s.until("the worker polls", func() bool { return front.polls.Load() == 1 })
 	stopped := make(chan error, 1)
 	go func() { stopped <- worker.Stop(soon) }()
 	s.until("the worker stops", func() bool { return strings.Contains(worker.Output(), "stopping") })
@@ -544,19 +562,18 @@ func TestStepFunctionsWorkerStops(t *testing.T) {
 // TestStepFunctionsTemporalIsAway takes a task while Temporal cannot be asked, and starts it when it can.
 func TestStepFunctionsTemporalIsAway(t *testing.T) {
 	t.Parallel()
-	s := &states{bench: setup(t, "--db", t.TempDir()+"/temporal.db"), engine: peers.StepFunctionsFor(t)}
+	_, port, _ := strings.Cut(peers.FreeAddress(t), ":")
+	s := &states{bench: setup(t, "--db", t.TempDir()+"/temporal.db", "--port", port), engine: peers.StepFunctionsFor(t)}
 	var err error
 	s.activity, err = s.engine.Activity(s.ctx, "compute")
 	require.NoError(t, err)
 	worker := s.workThrough(s.engine.Endpoint, ", verb: provision")
-	_, port, err := net.SplitHostPort(s.server.Address)
-	require.NoError(t, err)
 	s.server.Kill()
 	execution := s.begin(s.machine("away", s.task("")), "away", `{"tenant_id": "acme", "provider": "simulated", "spec": {"image": "nginx:1.27"}}`)
 	s.until("a task is taken and cannot be started", func() bool {
 		return strings.Contains(worker.Output(), "a task's operation cannot be started yet")
 	})
-	again, err := peers.StartServer(s.ctx, append(s.server.Args(), "--port", port)...)
+	again, err := peers.StartServer(s.ctx, s.server.Args()...)
 	require.NoError(t, err)
 	t.Cleanup(again.Kill)
 	require.Equal(t, sfntypes.ExecutionStatusSucceeded, s.ended(execution).Status)

@@ -30,6 +30,7 @@ import (
 	"bellhop/bridge/stepfunctions"
 	"bellhop/bridge/webhook"
 	"bellhop/encryption"
+	"bellhop/internal/tenancy"
 	"bellhop/workflows"
 )
 
@@ -59,6 +60,9 @@ type Config struct {
 	Nexus *NexusConfig `json:"nexus"`
 	// Encryption is the keyset by which everything is encrypted that bellhop writes to Temporal. Default: it is not.
 	Encryption *EncryptionConfig `json:"encryption"`
+	// Tenants are what each tenant may name and how much it may use at once. Default: all of them may name everything and
+	// choose any id.
+	Tenants *TenantsConfig `json:"tenants"`
 	// Backstop is how often an operation that waits is observed although no watcher said anything.
 	Backstop BackstopConfig `json:"backstop"`
 	// Limits bound what the worker takes on at once.
@@ -84,6 +88,18 @@ type APIConfig = httpapi.Config
 type NexusConfig struct {
 	// Tenants are those whose operations may be started, polled and cancelled. Default: all.
 	Tenants bridge.Tenants `json:"tenants"`
+}
+
+// TenantsConfig is what each tenant may name and how much it may use at once.
+type TenantsConfig = tenancy.Config
+
+// policy is the section tenants as it applies at this worker.
+func (c *Config) policy() *tenancy.Policy {
+	totals := tenancy.Totals{Asks: c.Limits.Activities, Waits: httpapi.DefaultWaits}
+	if c.API != nil && c.API.Waits > 0 {
+		totals.Waits = c.API.Waits
+	}
+	return tenancy.NewPolicy(c.Tenants, totals)
 }
 
 // BackstopConfig says how often an operation that waits is observed although no watcher said anything.
@@ -206,6 +222,9 @@ func (c *Config) check(faults *bellhop.Faults) {
 	}
 	if c.Nexus != nil {
 		faults.Note("nexus.tenants", c.Nexus.Tenants.Check())
+	}
+	if c.Tenants != nil {
+		faults.Note("tenants", c.Tenants.Check(slices.Sorted(maps.Keys(c.Providers)), slices.Sorted(maps.Keys(c.Targets))))
 	}
 	if c.Backstop.First < bellhop.Duration(time.Second) {
 		faults.Add("backstop.first", "must be at least 1s")

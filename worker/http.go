@@ -8,12 +8,12 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"bellhop/bridge"
+	"bellhop/internal/reload"
 )
 
 // httpServer serves /healthz, /readyz and /metrics.
@@ -75,17 +75,13 @@ func guardMetrics(config Config, metrics http.Handler) (http.Handler, error) {
 		}
 		return nil, nil //nolint:nilnil // no handler, and nothing wrong
 	}
-	token, err := os.ReadFile(config.MetricsTokenFile)
+	token, err := openMetricsToken(config.MetricsTokenFile)
 	if err != nil {
 		return nil, usageError{fmt.Errorf("read metrics_token_file: %w", err)}
 	}
-	want := sha256.Sum256([]byte(strings.TrimSpace(string(token))))
-	if strings.TrimSpace(string(token)) == "" {
-		return nil, usageError{errors.New("metrics_token_file is empty")}
-	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		have := sha256.Sum256([]byte(given))
+		have, want := sha256.Sum256([]byte(given)), token.Get()
 		if !ok || subtle.ConstantTimeCompare(have[:], want[:]) != 1 {
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			http.Error(w, "a bearer token is required", http.StatusUnauthorized)
@@ -93,4 +89,15 @@ func guardMetrics(config Config, metrics http.Handler) (http.Handler, error) {
 		}
 		metrics.ServeHTTP(w, r)
 	}), nil
+}
+
+// openMetricsToken reads the hash of the token that /metrics asks for.
+func openMetricsToken(file string) (*reload.Value[[sha256.Size]byte], error) {
+	return reload.File(file, func(text []byte) ([sha256.Size]byte, error) {
+		token := strings.TrimSpace(string(text))
+		if token == "" {
+			return [sha256.Size]byte{}, errors.New("is empty")
+		}
+		return sha256.Sum256([]byte(token)), nil
+	})
 }

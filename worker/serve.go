@@ -58,6 +58,9 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 	}
 	defer connection.Close()
 	ops := operations.New(connection, namespace, config.TaskQueue).With(made.own(namespace))
+	policy := config.policy()
+	ops.Govern(policy)
+	config.warnOfSharedIDs(policy, logger)
 	if err := ops.EnsureSearchAttributes(ctx); err != nil {
 		return err
 	}
@@ -90,7 +93,7 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 		return err
 	}
 	defer running.stop()
-	stopAPI, address, err := serveAPI(config, made, ops, telemetry, logger, fail)
+	stopAPI, address, err := serveAPI(config, made, ops, policy, telemetry, logger, fail)
 	if err != nil {
 		return err
 	}
@@ -149,6 +152,7 @@ type workers []worker.Worker
 
 func newWorkers(connection client.Client, config Config, made *parts, ops *operations.Client, fail func(error)) workers {
 	worker.SetStickyWorkflowCacheSize(config.Limits.CachedWorkflows)
+	worker.SetBinaryChecksum(workflows.Build + "/" + version) // by which its histories say by which rules they were begun
 	options := worker.Options{
 		MaxConcurrentActivityExecutionSize:     config.Limits.Activities,
 		MaxConcurrentWorkflowTaskExecutionSize: config.Limits.WorkflowTasks,
@@ -274,7 +278,7 @@ func (p *parts) pollActivities(ctx context.Context, config Config, ops bridge.Op
 	ctx, stop := context.WithCancel(ctx)
 	var polling sync.WaitGroup
 	for _, poller := range p.pollers {
-		poller.Start, poller.Drain, poller.Log = ops.Start, time.Duration(config.Drain), logger
+		poller.Start, poller.MakeID, poller.Drain, poller.Log = ops.Start, ops.MakeID, time.Duration(config.Drain), logger
 		polling.Go(func() { poller.Run(ctx) })
 	}
 	return func() {

@@ -24,6 +24,9 @@ type deliveries struct {
 	callers []caller
 	// open counts the deliveries under way.
 	open int
+	// asked is how much was asked of Temporal since the last pause, in bytes, and pause the one under way.
+	asked int
+	pause workflow.Future
 }
 
 // caller is who asked for one callback.
@@ -49,17 +52,18 @@ func newDeliveries(o *operation) deliveries {
 	return deliveries{o: o, callers: make([]caller, len(o.Callbacks))}
 }
 
-// ActivityID is the id of the activity that delivers a state to the callback with the given index. The status finds
-// the attempts of a pending delivery by it.
+// ActivityID is the name of the activity that delivers a state to the callback with the given index: its id, or what
+// that begins with. The status finds the attempts of a pending delivery by it.
 func ActivityID(callback int, state bellhop.State) string {
 	return fmt.Sprintf("deliver-%d-%s", callback, state)
 }
 
-// HeartbeatID is the id of the activity that sends heartbeats to the caller of the callback with the given index.
+// HeartbeatID is the name of the activity that sends heartbeats to the caller of the callback with the given index.
 func HeartbeatID(callback int) string { return fmt.Sprintf("heartbeat-%d", callback) }
 
 // Delivered is the inverse of [ActivityID].
 func Delivered(activityID string) (callback int, state bellhop.State, ok bool) {
+	activityID = named(activityID)
 	index, name, _ := strings.Cut(strings.TrimPrefix(activityID, "deliver-"), "-")
 	callback, err := strconv.Atoi(index)
 	state = bellhop.State(name)
@@ -68,6 +72,7 @@ func Delivered(activityID string) (callback int, state bellhop.State, ok bool) {
 
 // Beaten is the inverse of [HeartbeatID].
 func Beaten(activityID string) (callback int, ok bool) {
+	activityID = named(activityID)
 	callback, err := strconv.Atoi(strings.TrimPrefix(activityID, "heartbeat-"))
 	return callback, err == nil && activityID == HeartbeatID(callback)
 }
@@ -75,6 +80,9 @@ func Beaten(activityID string) (callback int, ok bool) {
 // ring tells everybody who asked for state. The outcome is frozen here: every attempt sends these bytes.
 func (d *deliveries) ring(ctx workflow.Context, state bellhop.State) {
 	var frozen json.RawMessage
+	if state.Terminal() && d.o.second {
+		frozen = d.freeze() // also where nobody is called back: it is the workflow's result
+	}
 	for i, callback := range d.o.Callbacks {
 		c := &d.callers[i]
 		c.concluded = state.Terminal()
@@ -88,12 +96,9 @@ func (d *deliveries) ring(ctx workflow.Context, state bellhop.State) {
 			continue
 		}
 		if frozen == nil {
-			var err error
-			if frozen, err = json.Marshal(d.o.status.Outcome); err != nil {
-				panic(fmt.Sprintf("encode outcome: %s", err)) // fails the workflow task, visibly; it holds no such type
-			}
+			frozen = d.freeze()
 		}
-		d.start(ctx, i, activities.Delivery{
+		delivery := activities.Delivery{
 			Callback:   callback,
 			CallbackID: d.o.status.CallbackID,
 			Event:      d.o.status.Event,
@@ -101,8 +106,54 @@ func (d *deliveries) ring(ctx workflow.Context, state bellhop.State) {
 			Outcome:    frozen,
 			ReachedAt:  workflow.Now(ctx).UTC(),
 			Unchecked:  !d.o.checked,
-		})
+		}
+		if d.o.second {
+			delivery.RequestedAt = d.o.RequestedAt
+		}
+		d.start(ctx, i, delivery)
 	}
+}
+
+// freeze encodes the outcome. One that is too large for some engine is cut for all of them, for the status and for the
+// workflow's result: what is told is the same everywhere. One that cannot be cut, since it is the operation's own names
+// that are too long, is told as it is.
+func (d *deliveries) freeze() json.RawMessage {
+	if d.o.second {
+		if bounded, frozen, err := bellhop.BoundOutcome(d.o.status.Outcome); err == nil {
+			d.o.status.Outcome = bounded
+			return frozen
+		}
+	}
+	frozen, err := json.Marshal(d.o.status.Outcome)
+	if err != nil {
+		panic(fmt.Sprintf("encode outcome: %s", err)) // fails the workflow task, visibly; it holds no such type
+	}
+	return frozen
+}
+
+// maxAsked is how many bytes of deliveries are asked of Temporal at once. It takes 4 MiB in one message, and ends a
+// workflow that asks for more.
+const maxAsked = 3 << 19
+
+// portionPause is long enough for what was asked for to have been sent.
+const portionPause = 10 * time.Millisecond
+
+// takeTurn waits until a delivery of a size can be asked for without its workflow task becoming too large.
+func (d *deliveries) takeTurn(ctx workflow.Context, size int) {
+	if !d.o.second {
+		return
+	}
+	for d.asked > 0 && d.asked+size > maxAsked {
+		if d.pause == nil {
+			d.pause = workflow.NewTimerWithOptions(ctx, portionPause, workflow.TimerOptions{Summary: "next portion of callbacks"})
+		}
+		pause := d.pause
+		_ = pause.Get(ctx, nil) //nolint:errcheck // nobody cancels it
+		if d.pause == pause {
+			d.pause, d.asked = nil, 0
+		}
+	}
+	d.asked += size
 }
 
 func (d *deliveries) start(ctx workflow.Context, i int, delivery activities.Delivery) {
@@ -126,9 +177,10 @@ func (d *deliveries) start(ctx workflow.Context, i int, delivery activities.Deli
 }
 
 func (d *deliveries) deliver(ctx workflow.Context, i int, delivery activities.Delivery) {
+	d.takeTurn(ctx, len(delivery.Outcome)+len(delivery.Callback.Address))
 	receipt := &d.o.status.Callbacks[i]
 	*receipt = bellhop.Receipt{Target: receipt.Target, State: bellhop.ReceiptDelivering, CallbackID: delivery.CallbackID}
-	options := deliverOptions(i, delivery, d.o.priority())
+	options := deliverOptions(delivery, d.o.priority())
 	if deadline := time.Duration(delivery.Callback.Deadline); deadline > 0 {
 		remaining := deadline - workflow.Now(ctx).Sub(delivery.ReachedAt)
 		if remaining <= 0 {
@@ -137,8 +189,7 @@ func (d *deliveries) deliver(ctx workflow.Context, i int, delivery activities.De
 		}
 		options.ScheduleToCloseTimeout = remaining
 	}
-	var settled bellhop.Receipt
-	err := workflow.ExecuteActivity(workflow.WithActivityOptions(ctx, options), acts.Deliver, delivery).Get(ctx, &settled)
+	settled, err := performDelivery(ctx, d.o.steps, i, options, delivery)
 	if err != nil {
 		// Attempts are repeated for ever, so the deadline has passed.
 		activities.GaveUp(receipt, err)
@@ -152,9 +203,21 @@ func (d *deliveries) deliver(ctx workflow.Context, i int, delivery activities.De
 	d.o.describe(ctx)
 }
 
-func deliverOptions(callback int, delivery activities.Delivery, priority temporal.Priority) workflow.ActivityOptions {
+func performDelivery(ctx workflow.Context, s *steps, callback int, options workflow.ActivityOptions, delivery activities.Delivery,
+) (bellhop.Receipt, error) {
+	name := ActivityID(callback, delivery.State)
+	return perform(ctx, s, step{
+		name: name, old: name, kind: "deliver", options: options, activity: acts.Deliver,
+		args: func(again bool) []any {
+			// What was forged took the place of an attempt that may have arrived.
+			delivery.Unknown = delivery.Unknown || again
+			return []any{delivery}
+		},
+	}, fitsDelivery(delivery))
+}
+
+func deliverOptions(delivery activities.Delivery, priority temporal.Priority) workflow.ActivityOptions {
 	return workflow.ActivityOptions{
-		ActivityID:          ActivityID(callback, delivery.State),
 		StartToCloseTimeout: bridge.AttemptTimeout + 5*time.Second,
 		RetryPolicy:         &temporal.RetryPolicy{InitialInterval: activities.FirstRetry, MaximumInterval: activities.MaxRetry},
 		Summary:             fmt.Sprintf("ring %s: %s", delivery.Callback.Target, delivery.Event),
@@ -181,9 +244,12 @@ func (d *deliveries) keepAlive(ctx workflow.Context, cancel func()) {
 		detached, _ := workflow.NewDisconnectedContext(ctx)
 		beating, rest := workflow.WithCancel(detached)
 		d.callers[i].rest = rest
-		workflow.Go(detached, func(ctx workflow.Context) {
-			var abandoned activities.Abandoned
-			if workflow.ExecuteActivity(d.beatOptions(beating, i), acts.Heartbeat, callback).Get(ctx, &abandoned) != nil {
+		workflow.Go(beating, func(ctx workflow.Context) {
+			name := HeartbeatID(i)
+			abandoned, err := perform(ctx, d.o.steps, step{
+				name: name, old: name, kind: "heartbeat", queue: QueueHeartbeats, options: d.beatOptions(i), activity: acts.Heartbeat, args: once(callback),
+			}, func(a activities.Abandoned) bool { return a.Reason != "" })
+			if err != nil {
 				return // the callback is settled; beats that fail are repeated for ever
 			}
 			c := &d.callers[i]
@@ -200,17 +266,15 @@ func (d *deliveries) keepAlive(ctx workflow.Context, cancel func()) {
 	}
 }
 
-func (d *deliveries) beatOptions(ctx workflow.Context, i int) workflow.Context {
+func (d *deliveries) beatOptions(i int) workflow.ActivityOptions {
 	callback := d.o.Callbacks[i]
-	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		ActivityID: HeartbeatID(i),
-		TaskQueue:  Queue(workflow.GetInfo(ctx).TaskQueueName, QueueHeartbeats),
+	return workflow.ActivityOptions{
 		// The beat of a worker that died is missed, and repeated while the caller still has patience.
 		StartToCloseTimeout: min(time.Duration(callback.Heartbeat), bridge.AttemptTimeout),
 		RetryPolicy:         &temporal.RetryPolicy{InitialInterval: 100 * time.Millisecond, BackoffCoefficient: 1},
 		Summary:             "heartbeat " + callback.Target,
 		Priority:            d.o.priority(),
-	})
+	}
 }
 
 // undelivered are the targets of the callbacks that were given up, each once.

@@ -121,7 +121,7 @@ func TestDelivery(t *testing.T) {
 					t.Errorf("the target was given the address %s, want it as the caller gave it", ring.Address)
 				}
 			}
-			if !strings.Contains(end.details, "| orders | "+string(row.receipt)+" |") {
+			if !strings.Contains(end.details, "| `orders` | "+string(row.receipt)+" |") {
 				t.Errorf("Temporal's UI shows %q, want the receipt", end.details)
 			}
 		})

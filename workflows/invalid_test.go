@@ -78,9 +78,9 @@ func TestInvalidInput(t *testing.T) {
 			rung: []string{"orders"},
 		},
 		{
-			name: "TooLarge", reason: "an operation that no engine could carry is refused, and its callers are told",
+			name: "TooLarge", reason: "an operation that no engine could carry is refused unread, so nobody is known who could be told",
 			input:  with(fields{"spec": fields{"image": "nginx", "args": []string{strings.Repeat("x", bellhop.MaxOperationBytes)}}}),
-			faults: map[string]string{"operation": "at most 262144 are taken"}, rung: []string{"orders"},
+			faults: map[string]string{"operation": "at most 262144 are taken"}, rung: nil,
 		},
 		{
 			name: "WorkflowID", reason: "the workflow's id is the operation's and must be fit for labels and tokens", id: "order 42/1",

@@ -38,6 +38,9 @@ type operation struct {
 	sparing bool
 	// deliveries are the callbacks on their way, by callback.
 	deliveries deliveries
+	// second says that the operation was begun by the second rules.
+	second bool
+	steps  *steps
 	// abandonedBy is the target of the caller that waits no longer and for whose sake the operation is cancelled.
 	abandonedBy string
 }
@@ -65,6 +68,7 @@ func run(ctx workflow.Context, verb bellhop.Verb, input converter.RawValue) (bel
 // begin reads the input. It never fails: an input that cannot be read is an operation that failed.
 func begin(ctx workflow.Context, verb bellhop.Verb, input converter.RawValue) (*operation, *bellhop.Failure) {
 	info := workflow.GetInfo(ctx)
+	second := secondRules(ctx)
 	data, err := readInput(input)
 	var invalid *bellhop.Failure
 	var op bellhop.Operation
@@ -78,7 +82,9 @@ func begin(ctx workflow.Context, verb bellhop.Verb, input converter.RawValue) (*
 	if faults, ok := errors.AsType[bellhop.Faults](err); ok {
 		invalid = bellhop.InvalidOperation(faults)
 	}
-	o := &operation{Operation: op, aim: op.Verb, news: workflow.NewBufferedChannel(ctx, 1)}
+	o := &operation{
+		Operation: op, aim: op.Verb, news: workflow.NewBufferedChannel(ctx, 1), second: second, steps: newSteps(ctx, second),
+	}
 	_, tenant := workflow.GetTypedSearchAttributes(ctx).GetKeyword(Tenant)
 	_, state := workflow.GetTypedSearchAttributes(ctx).GetKeyword(State)
 	o.sparing = tenant && !state
@@ -148,6 +154,7 @@ func (o *operation) see(ctx workflow.Context, seen bellhop.Observation) {
 	if !seen.ResourceIDs.IsZero() || seen.Phase == bellhop.PhaseGone && o.Verb != bellhop.Delete {
 		o.status.ResourceIDs = seen.ResourceIDs
 		o.status.Endpoints = seen.Endpoints
+		o.status.Truncated = seen.Truncated
 	}
 	if seen.Progress != (bellhop.Progress{}) {
 		o.status.Progress = seen.Progress
@@ -221,8 +228,7 @@ func (o *operation) ask(ctx workflow.Context) (*ending, activities.Backstop) {
 		end := failed(o.timedOut("no worker took the operation up in time"))
 		return &end, activities.Backstop{}
 	}
-	var answer activities.Answer
-	err := workflow.ExecuteActivity(o.askOptions(ctx, remaining), askActivity(o.Verb), o.Operation).Get(ctx, &answer)
+	answer, err := o.askOnce(ctx, string(o.Verb), askActivity(o.Verb), o.Operation, remaining)
 	// Whoever asked a provider, and failed, had found everything else in order.
 	_, o.checked = errors.AsType[*temporal.ApplicationError](err)
 	switch {
@@ -266,9 +272,14 @@ func askActivity(verb bellhop.Verb) any {
 // maxAsk bounds one call to a provider. Pulling a large image is the longest that one may take.
 const maxAsk = 15 * time.Minute
 
-func (o *operation) askOptions(ctx workflow.Context, within time.Duration) workflow.Context {
-	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		TaskQueue:              Queue(workflow.GetInfo(ctx).TaskQueueName, QueueAsks),
+func (o *operation) askOnce(ctx workflow.Context, name string, ask any, op bellhop.Operation, within time.Duration) (activities.Answer, error) {
+	return perform(ctx, o.steps, step{
+		name: name, kind: string(o.aim), queue: QueueAsks, options: o.askOptions(within), activity: ask, args: once(op),
+	}, func(answer activities.Answer) bool { return fitsObservation(o.ID, answer.Observation) })
+}
+
+func (o *operation) askOptions(within time.Duration) workflow.ActivityOptions {
+	return workflow.ActivityOptions{
 		ScheduleToCloseTimeout: within,
 		StartToCloseTimeout:    min(within, maxAsk),
 		HeartbeatTimeout:       activities.HeartbeatTimeout,
@@ -277,12 +288,13 @@ func (o *operation) askOptions(ctx workflow.Context, within time.Duration) workf
 		WaitForCancellation: true,
 		Summary:             fmt.Sprintf("%s %s/%s on %s", o.aim, o.TenantID, o.Resource, o.Provider),
 		Priority:            o.priority(),
-	})
+	}
 }
 
-// priority shares the workers fairly between tenants, where the server does so.
+// priority shares the workers fairly between tenants, where the server does so. What it leaves out, an activity inherits
+// from the workflow: the tenant's weight, and the priority where the operation asks for none.
 func (o *operation) priority() temporal.Priority {
-	return temporal.Priority{FairnessKey: bellhop.SoundName(o.TenantID)}
+	return temporal.Priority{PriorityKey: o.Priority, FairnessKey: bellhop.SoundName(o.TenantID)}
 }
 
 // wait waits until an observation ends the operation: a watcher's signal, or our own look when none came for a while.
@@ -304,7 +316,8 @@ func (o *operation) wait(ctx workflow.Context, until time.Time, backstop activit
 			selector.AddReceive(signals, func(channel workflow.ReceiveChannel, _ bool) {
 				var seen bellhop.Observation
 				channel.Receive(ctx, &seen)
-				if seen.OperationID == o.ID && o.concerns(seen) {
+				// Whoever may signal this workflow could forge one. No callback can: it carries an outcome, which has no phase.
+				if fitsObservation(o.ID, seen) && o.concerns(seen) {
 					o.see(ctx, seen)
 				}
 			})
@@ -341,8 +354,9 @@ func (o *operation) look(ctx workflow.Context) *ending {
 	o.looking++
 	defer func() { o.looking-- }()
 	aim := o.aim
-	var seen bellhop.Observation
-	err := workflow.ExecuteActivity(o.lookOptions(ctx), acts.Observe, o.observable()).Get(ctx, &seen)
+	seen, err := perform(ctx, o.steps, step{
+		name: "observe", kind: "observe", queue: QueueLooks, options: o.lookOptions(), activity: acts.Observe, args: once(o.observable()),
+	}, func(seen bellhop.Observation) bool { return fitsObservation(o.ID, seen) })
 	if temporal.IsCanceledError(err) {
 		return &ending{state: bellhop.Cancelled}
 	}
@@ -363,15 +377,14 @@ func (o *operation) look(ctx workflow.Context) *ending {
 // lookWithin bounds a look with its retries.
 const lookWithin = time.Minute
 
-func (o *operation) lookOptions(ctx workflow.Context) workflow.Context {
-	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		TaskQueue:              Queue(workflow.GetInfo(ctx).TaskQueueName, QueueLooks),
+func (o *operation) lookOptions() workflow.ActivityOptions {
+	return workflow.ActivityOptions{
 		ScheduleToCloseTimeout: lookWithin,
 		StartToCloseTimeout:    lookWithin / 2,
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: time.Second},
 		Summary:                fmt.Sprintf("observe %s/%s on %s", o.TenantID, o.Resource, o.Provider),
 		Priority:               o.priority(),
-	})
+	}
 }
 
 // observable is the operation with what an observation needs: it is repeated in the history with each look.
@@ -405,8 +418,7 @@ func (o *operation) giveUp(ctx workflow.Context, backstop activities.Backstop) e
 		return ending{bellhop.Cancelled, failure}
 	}
 	o.aim = bellhop.Delete
-	var answer activities.Answer
-	err := workflow.ExecuteActivity(o.askOptions(ctx, removeWithin), acts.Delete, o.observable()).Get(ctx, &answer)
+	answer, err := o.askOnce(ctx, "remove", acts.Delete, o.observable(), removeWithin)
 	if err != nil {
 		failure.Message = cancelled + "; what exists could not be removed: " + lastError(err)
 		return ending{bellhop.Cancelled, failure}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/workflow"
@@ -124,22 +125,39 @@ func (o *operation) publishUndelivered(ctx workflow.Context) {
 func (o *operation) describe(ctx workflow.Context) {
 	var b strings.Builder
 	s := &o.status
-	fmt.Fprintf(&b, "**%s** %s `%s/%s` on `%s`\n\n", s.State, s.OperationType, s.TenantID, s.Resource, s.Provider)
+	fmt.Fprintf(&b, "**%s** %s %s on %s\n\n", s.State, s.OperationType, verbatim(s.TenantID+"/"+s.Resource), verbatim(s.Provider))
 	if s.Error != nil {
-		fmt.Fprintf(&b, "**%s** %s\n\n", s.Error.Code, s.Error.Message)
+		fmt.Fprintf(&b, "**%s** %s\n\n", s.Error.Code, verbatim(s.Error.Message))
 	}
 	if s.Progress.Desired > 0 {
 		fmt.Fprintf(&b, "%d of %d ready", s.Progress.Ready, s.Progress.Desired)
 		if s.Progress.Message != "" {
-			fmt.Fprintf(&b, ": %s", s.Progress.Message)
+			fmt.Fprintf(&b, ": %s", verbatim(s.Progress.Message))
 		}
 		b.WriteString("\n\n")
 	}
 	if len(s.Callbacks) > 0 {
 		b.WriteString("| callback | state |\n|---|---|\n")
 		for _, receipt := range s.Callbacks {
-			fmt.Fprintf(&b, "| %s | %s |\n", receipt.Target, receipt.State)
+			fmt.Fprintf(&b, "| %s | %s |\n", verbatim(receipt.Target), receipt.State)
 		}
 	}
 	workflow.SetCurrentDetails(ctx, b.String())
+}
+
+// verbatim is text as Markdown that shows it and does nothing else. A tenant's own text must not have the UI load an image
+// or show a link.
+func verbatim(text string) string {
+	text = strings.Map(func(r rune) rune {
+		switch {
+		case r == '`':
+			return '\''
+		case r == '|': // it would end a cell of the table
+			return '¦'
+		case !unicode.IsPrint(r):
+			return ' '
+		}
+		return r
+	}, text)
+	return "`" + text + "`"
 }

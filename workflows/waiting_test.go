@@ -114,7 +114,7 @@ func TestRefreshObserves(t *testing.T) {
 	s.at(5*time.Second, func() { details = s.details() })
 	s.observed(10*time.Second, ready())
 	s.carryOut(bellhop.Provision, order(bellhop.Provision, nil))
-	if !strings.Contains(details, "1 of 2 ready: almost") {
+	if !strings.Contains(details, "1 of 2 ready: `almost`") {
 		t.Errorf("Temporal's UI shows %q, want what was observed last", details)
 	}
 	if !early.refusedAs(workflows.ErrorFresh) {
@@ -277,15 +277,35 @@ func TestStatusInEveryPhase(t *testing.T) {
 	for _, shown := range []struct{ phase, details, want string }{
 		{"asking", askingDetails, "**queued** provision `acme/web` on `sim`"},
 		{"asking", askingDetails, "0 of 2 ready"},
-		{"asking", askingDetails, "| orders | pending |"},
+		{"asking", askingDetails, "| `orders` | pending |"},
 		{"waiting", runningDetails, "**running** provision `acme/web` on `sim`"},
-		{"waiting", runningDetails, "1 of 2 ready: 1 of 2 is healthy"},
+		{"waiting", runningDetails, "1 of 2 ready: `1 of 2 is healthy`"},
 		{"closed", end.details, "**failed** provision `acme/web` on `sim`"},
-		{"closed", end.details, "**HEALTH_CHECK_FAILED** it broke with [redacted]"},
-		{"closed", end.details, "| orders | acknowledged |"},
+		{"closed", end.details, "**HEALTH_CHECK_FAILED** `it broke with [redacted]`"},
+		{"closed", end.details, "| `orders` | acknowledged |"},
 	} {
 		if !strings.Contains(shown.details, shown.want) {
 			t.Errorf("Temporal's UI shows while %s:\n%s\nwant in it: %s", shown.phase, shown.details, shown.want)
+		}
+	}
+}
+
+// TestDetails_OfATenantsOwnText has a failure say what Temporal's UI would act on.
+func TestDetails_OfATenantsOwnText(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"![x](http://evil.invalid/x.png)":       "`![x](http://evil.invalid/x.png)`",
+		"a `code` ![x](http://evil.invalid)":    "`a 'code' ![x](http://evil.invalid)`",
+		"<img src=x onerror=alert(1)>\n# title": "`<img src=x onerror=alert(1)> # title`",
+		"\x1b]0;owned\x07":                      "` ]0;owned `",
+	} {
+		s := setup(t)
+		failing := broken(bellhop.CodeContainerExited)
+		failing.Failure.Message = text
+		s.observed(10*time.Second, failing)
+		end := s.carryOut(bellhop.Provision, order(bellhop.Provision, nil))
+		if !strings.Contains(end.details, want) {
+			t.Errorf("of %q Temporal's UI shows %q, want in it %q", text, end.details, want)
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"bellhop"
+	"bellhop/internal/own"
 )
 
 // Names by which Temporal knows bellhop. They are part of the wire format.
@@ -23,7 +24,7 @@ const (
 	// UpdateRefresh observes the resource now and answers the fresh [bellhop.Status].
 	UpdateRefresh = "refresh"
 	// SignalObserved carries a [bellhop.Observation] from a watcher. It is internal.
-	SignalObserved = "observed"
+	SignalObserved = own.SignalObserved
 )
 
 // The search attributes, by which operations are found.
@@ -55,11 +56,11 @@ func DeleteCompute(ctx workflow.Context, input converter.RawValue) (bellhop.Outc
 func TypeFor(verb bellhop.Verb) string {
 	switch verb {
 	case bellhop.Provision:
-		return "ProvisionCompute"
+		return own.Provision
 	case bellhop.Update:
-		return "UpdateCompute"
+		return own.Update
 	case bellhop.Delete:
-		return "DeleteCompute"
+		return own.Delete
 	default:
 		return ""
 	}

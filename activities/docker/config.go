@@ -1,14 +1,14 @@
 package docker
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"time"
 
-	"github.com/distribution/reference"
-
 	"bellhop"
 	"bellhop/activities"
+	"bellhop/internal/allowlist"
 )
 
 // Config is an entry of kind docker under providers in the worker's configuration: one Docker engine. The zero value
@@ -32,8 +32,20 @@ type Config struct {
 	Resync bellhop.Duration `json:"resync"`
 	// PidsLimit is how many processes and threads a container may have; -1 is no limit. Default 4096.
 	PidsLimit int64 `json:"pids_limit"`
+	// Networks are patterns of the names of networks that operations may join. "*" stands for any text, and they may hold
+	// {tenant}: "tenant-{tenant}". Default: none; operations may join default_network, and "none".
+	Networks []string `json:"networks"`
+	// DefaultNetwork is the name of the network that containers join when the operation names none. It must exist. It may
+	// hold {tenant}, so that each tenant has a network of its own. Default: the engine's default bridge, on which the
+	// containers of all tenants can reach each other.
+	DefaultNetwork string `json:"default_network"`
+	// Images are patterns of the repositories whose images operations may run, in full and without a tag, in the same
+	// form: "docker.io/library/*", "registry.example.com/{tenant}/*". Default: all, but "pull": "never" is rejected.
+	Images []string `json:"images"`
 	// DockerConfig is the path of a Docker config.json of which pulls take their credentials, credential helpers
-	// included. It is read at each pull. Default: none, images are pulled anonymously.
+	// included. It is read at each pull. It may hold {tenant}: the registry is then asked with the tenant's own
+	// credentials for an image that the engine has already, and each tenant needs a file. Default: none, images are pulled
+	// anonymously.
 	DockerConfig string `json:"docker_config"`
 	// Secrets says what the secrets of operations may refer to. Default: nothing.
 	Secrets SecretsConfig `json:"secrets"`
@@ -90,18 +102,60 @@ func (c Config) withDefaults() (Config, error) {
 	case c.PidsLimit < -1:
 		faults.Add("pids_limit", "must be positive, or -1 for no limit")
 	}
+	c.checkNetworks(&faults)
+	allowlist.Check("images", c.Images, &faults)
+	allowlist.CheckTemplate("docker_config", c.DockerConfig, &faults)
 	c.Secrets.check(&faults)
 	return c, faults.Err()
+}
+
+// Networks that the engine itself makes. Besides these, "container:…" is another container's network.
+const (
+	networkDefault = "default"
+	networkBridge  = "bridge"
+	networkNone    = "none"
+	networkHost    = "host"
+)
+
+// foreign says whether a network is never a tenant's: the machine's own, or another container's.
+func foreign(network string) bool {
+	return network == networkHost || strings.HasPrefix(network, "container:")
+}
+
+func (c Config) checkNetworks(faults *bellhop.Faults) {
+	allowlist.Check("networks", c.Networks, faults)
+	for i, pattern := range c.Networks {
+		if foreign(pattern) {
+			faults.Add(fmt.Sprintf("networks[%d]", i), "must not be %q: it gives tenants a network that is not theirs", pattern)
+		}
+	}
+	if c.DefaultNetwork == "" {
+		return
+	}
+	const at = "default_network"
+	if foreign(c.DefaultNetwork) || strings.Contains(c.DefaultNetwork, "*") {
+		faults.Add(at, "must be the name of a network, and not %q", c.DefaultNetwork)
+		return
+	}
+	var alone bellhop.Faults
+	allowlist.Check(at, []string{c.DefaultNetwork}, &alone)
+	for _, fault := range alone {
+		faults.Add(at, "%s", fault.Problem)
+	}
+	for _, pattern := range c.Networks {
+		faults.Note(at, allowlist.Apart(pattern, c.DefaultNetwork))
+	}
 }
 
 // OperationConfig is the provider_config of an operation.
 type OperationConfig struct {
 	// RestartPolicy says what the engine does with a container that exits. Default: it is restarted unless it was stopped.
 	RestartPolicy RestartPolicy `json:"restart_policy"`
-	// Network is the network the containers join; it must exist. "none" gives them none. "host" and "container:…" are
-	// refused: they would give the tenant somebody else's network. Default: the engine's default bridge.
+	// Network is the name of the network that the containers join. It must exist, and the provider's networks must allow
+	// it. "none" gives them none. "host" and "container:…" are rejected. Default: the provider's default_network.
 	Network string `json:"network"`
-	// Pull is when the image is pulled: "missing" (the default), "always" or "never".
+	// Pull is when the image is pulled: "missing" (the default), "always" or "never", which the provider's images must
+	// allow.
 	Pull string `json:"pull"`
 	// Init runs the engine's own init as process 1, which reaps what the command leaves behind. A command that cannot
 	// be started is then reported less exactly. Default false.
@@ -196,20 +250,16 @@ func (c *OperationConfig) check(op bellhop.Operation, faults *bellhop.Faults) {
 		// The engine takes 0 for "without end".
 		faults.Add(at+"restart_policy.max_retries", `must be at least 1 with "on-failure"; use "no"`)
 	}
-	if strings.HasPrefix(c.Network, "container:") || c.Network == "host" {
+	if foreign(c.Network) {
 		faults.Add(at+"network", "must not be %q: it would give the tenant a network that is not its own", c.Network)
 	}
-	if c.Network == "none" && len(op.Spec.Ports) > 0 {
+	if c.Network == networkNone && len(op.Spec.Ports) > 0 {
 		faults.Add(at+"network", `must not be "none" when there are ports to publish`)
 	}
 }
 
 func checkSpec(spec bellhop.Spec, faults *bellhop.Faults) {
-	if spec.Image != "" {
-		if _, err := reference.ParseNormalizedNamed(spec.Image); err != nil {
-			faults.Add("spec.image", "is not the name of an image: %s", err)
-		}
-	}
+	faults.Note("spec.image", allowlist.CheckImage(spec.Image))
 	if spec.MemoryMiB > 0 && spec.MemoryMiB < minMemoryMiB {
 		faults.Add("spec.memory_mib", "must be at least %d for Docker", minMemoryMiB)
 	}

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"bellhop"
 )
 
@@ -16,12 +18,24 @@ func TestConfigReportsEveryFault(t *testing.T) {
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
-	for config, want := range map[Config]string{
-		{Host: "nowhere"}:           "host: unable to parse docker host `nowhere`",
-		{PublishAddress: "0.0.0.0"}: "advertise_address: is required when publish_address is 0.0.0.0",
+	const mixed = `: gives one tenant what "net-{tenant}" gives another tenant; both need the same text before {tenant}, ` +
+		"or texts neither of which begins with the other"
+	for want, config := range map[string]Config{
+		"host: unable to parse docker host `nowhere`":                                    {Host: "nowhere"},
+		"advertise_address: is required when publish_address is 0.0.0.0":                 {PublishAddress: "0.0.0.0"},
+		`networks[1]: must not be "host": it gives tenants a network that is not theirs`: {Networks: []string{"web", "host"}},
+		`networks[0]: must have a character that no tenant's name has, such as "/", between {tenant} and "*": ` +
+			`otherwise tenant "a" may name what belongs to tenant "a-b"`: {Networks: []string{"{tenant}-*"}},
+		`default_network: must be the name of a network, and not "host"`:                                      {DefaultNetwork: "host"},
+		`default_network: must be the name of a network, and not "container:x"`:                               {DefaultNetwork: "container:x"},
+		`default_network: must be the name of a network, and not "net-*"`:                                     {DefaultNetwork: "net-*"},
+		"default_network: must have more in it than {tenant}: a tenant could have the name of something else": {DefaultNetwork: "{tenant}"},
+		"default_network" + mixed:                                                                       {DefaultNetwork: "net-x-{tenant}", Networks: []string{"net-{tenant}"}},
+		"docker_config: must have no braces but those of {tenant}":                                      {DockerConfig: "/etc/{tennant}/config.json"},
+		"images[0]: must have more in it than {tenant}: a tenant could have the name of something else": {Images: []string{"{tenant}/*"}},
 	} {
 		if _, err := New(config); err == nil || err.Error() != want {
-			t.Errorf("%+v: got %v, want %s", config, err, want)
+			t.Errorf("%+v:\ngot  %v\nwant %s", config, err, want)
 		}
 	}
 }
@@ -36,8 +50,8 @@ func TestConfigDefaults(t *testing.T) {
 		PublishAddress: "127.0.0.1", AdvertiseAddress: "127.0.0.1", StopTimeout: 10e9, SteadyAfter: 1e9, Resync: 60e9,
 		PidsLimit: 4096,
 	}
-	if p.config != want {
-		t.Errorf("got %+v, want %+v", p.config, want)
+	if diff := cmp.Diff(want, p.config); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -125,8 +125,10 @@ func specHash(op bellhop.Operation, config OperationConfig) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// createOptions translate the spec, for a container with an environment: the spec's, and what its secrets refer to.
-func (p *Provider) createOptions(op bellhop.Operation, config OperationConfig, env []string, n int) client.ContainerCreateOptions {
+// createOptions translate the spec, for a container in a network and with an environment: the spec's, and what its
+// secrets refer to.
+func (p *Provider) createOptions(op bellhop.Operation, config OperationConfig, networkID string, env []string, n int,
+) client.ContainerCreateOptions {
 	spec := op.Spec
 	stop := int(time.Duration(p.config.StopTimeout) / time.Second)
 	pids := p.config.PidsLimit
@@ -142,7 +144,7 @@ func (p *Provider) createOptions(op bellhop.Operation, config OperationConfig, e
 		},
 		HostConfig: &container.HostConfig{
 			RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyMode(config.RestartPolicy.Name)},
-			NetworkMode:   container.NetworkMode(config.Network),
+			NetworkMode:   container.NetworkMode(networkID),
 			// A tenant's process gains no privileges by a setuid binary.
 			SecurityOpt: []string{"no-new-privileges"},
 			Resources: container.Resources{
@@ -197,8 +199,9 @@ func envList(env map[string]string) []string {
 const nameHeld = 10 * time.Second
 
 // create makes the operation's nth replica, or finds it made.
-func (p *Provider) create(ctx context.Context, op bellhop.Operation, config OperationConfig, env []string, n int) (string, error) {
-	options := p.createOptions(op, config, env, n)
+func (p *Provider) create(ctx context.Context, op bellhop.Operation, config OperationConfig, networkID string, env []string, n int,
+) (string, error) {
+	options := p.createOptions(op, config, networkID, env, n)
 	doing := "create container " + options.Name
 	created, err := p.docker.ContainerCreate(ctx, options)
 	if err == nil {

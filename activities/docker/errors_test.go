@@ -96,7 +96,7 @@ func TestClassifyRealAnswers(t *testing.T) {
 	})
 	endpoint := b.want(op, bellhop.PhaseReady).Endpoints[0]
 	config := configOf(t, op)
-	options := b.createOptions(op, config, nil, 2)
+	options := b.createOptions(op, config, "", nil, 2)
 	for number, bindings := range options.HostConfig.PortBindings {
 		bindings[0].HostPort = fmt.Sprint(endpoint.Port)
 		options.HostConfig.PortBindings[number] = bindings

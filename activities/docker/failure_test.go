@@ -90,7 +90,7 @@ func TestFailures(t *testing.T) {
 		}, {
 			name:   "has no such network",
 			config: `{"network": "bellhop-test-no-such"}`,
-			want:   bellhop.CodeInvalidSpec, raw: "not found", stands: 1,
+			want:   bellhop.CodeInvalidSpec, raw: "not found",
 		}, {
 			name:   "wants more processors than there are",
 			mutate: func(op *bellhop.Operation) { op.Spec.CPUMillis = 10_000_000 },
@@ -99,7 +99,9 @@ func TestFailures(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			b := setup(t, Config{SteadyAfter: bellhop.Duration(time.Minute)})
+			b := setup(t, Config{
+				SteadyAfter: bellhop.Duration(time.Minute), Networks: []string{"bellhop-test-*"}, Images: []string{"*"},
+			})
 			op := b.provision("web", func(op *bellhop.Operation) {
 				op.Spec.Env = map[string]string{"PASSWORD": secret}
 				op.ProviderConfig = json.RawMessage(row.config)

@@ -14,14 +14,20 @@ import (
 
 	"bellhop"
 	"bellhop/activities"
+	"bellhop/internal/allowlist"
 )
 
-// ensureImage sees to it that the engine has the image, as the pull policy says. A pull that was broken off goes on
-// where it was: the engine keeps the layers it has.
-func (p *Provider) ensureImage(ctx context.Context, image, policy string) error {
+// ensureImage sees to it that the engine has the image, as the pull policy says, and that the tenant may run it. A pull
+// that was broken off goes on where it was: the engine keeps the layers it has.
+//
+// Where all tenants pull with the same credentials, each of them could have pulled what the engine has. Where they have
+// credentials of their own, an image on the engine may be one that only another tenant can pull, so the registry is asked.
+func (p *Provider) ensureImage(ctx context.Context, tenant, image, policy string) error {
 	if policy != PullAlways {
 		_, err := p.docker.ImageInspect(ctx, image)
 		switch {
+		case err == nil && p.config.ownCredentials():
+			return p.confirm(ctx, tenant, image)
 		case err == nil:
 			return nil
 		case !errdefs.IsNotFound(err):
@@ -31,13 +37,29 @@ func (p *Provider) ensureImage(ctx context.Context, image, policy string) error 
 				"the engine has no image %s, and provider_config.pull is %q", image, policy).Because(err)
 		}
 	}
-	return p.pull(ctx, image)
+	return p.pull(ctx, tenant, image)
 }
 
-func (p *Provider) pull(ctx context.Context, image string) error {
-	auth, err := p.credentials(image)
+// ownCredentials says whether each tenant pulls with credentials of its own.
+func (c Config) ownCredentials() bool { return strings.Contains(c.DockerConfig, allowlist.Tenant) }
+
+// confirm asks the image's registry whether the tenant may pull it.
+func (p *Provider) confirm(ctx context.Context, tenant, image string) error {
+	auth, err := p.credentials(tenant, image)
 	if err != nil {
-		return bellhop.Fail(bellhop.CodeImagePullFailed, "cannot read the credentials for image %s", image).Because(err)
+		return err
+	}
+	_, err = p.docker.DistributionInspect(ctx, image, client.DistributionInspectOptions{EncodedRegistryAuth: auth})
+	if err != nil {
+		return pullFailed(ctx, image, err)
+	}
+	return nil
+}
+
+func (p *Provider) pull(ctx context.Context, tenant, image string) error {
+	auth, err := p.credentials(tenant, image)
+	if err != nil {
+		return err
 	}
 	activities.ReportProgress(ctx, "pulling "+image)
 	stream, err := p.docker.ImagePull(ctx, image, client.ImagePullOptions{RegistryAuth: auth})
@@ -111,19 +133,31 @@ func pullFailed(ctx context.Context, image string, err error) error {
 	return bellhop.Fail(bellhop.CodeImagePullFailed, "cannot pull image %s", image).Because(err)
 }
 
-// credentials are those of the image's registry in the Docker config file, as the engine wants them; empty when there
-// are none.
-func (p *Provider) credentials(image string) (string, error) {
-	if p.config.DockerConfig == "" {
+// credentials are those of the image's registry in the tenant's Docker config file, as the engine wants them; empty when
+// there are none.
+func (p *Provider) credentials(tenant, image string) (string, error) {
+	auth, err := p.config.credentials(tenant, image)
+	if err != nil {
+		return "", bellhop.Fail(bellhop.CodeImagePullFailed, "cannot read the credentials for image %s", image).Because(err)
+	}
+	return auth, nil
+}
+
+func (c Config) credentials(tenant, image string) (string, error) {
+	if c.DockerConfig == "" {
 		return "", nil
 	}
+	if err := bellhop.CheckName(tenant); err != nil { // it is a part of the path
+		return "", fmt.Errorf("the tenant's name %w", err)
+	}
+	path := allowlist.ForTenant(c.DockerConfig, tenant)
 	named, err := reference.ParseNormalizedNamed(image)
 	if err != nil {
 		return "", fmt.Errorf("parse %s: %w", image, err)
 	}
 	var config dockercfg.Config
-	if err := dockercfg.FromFile(p.config.DockerConfig, &config); err != nil {
-		return "", fmt.Errorf("read %s: %w", p.config.DockerConfig, err)
+	if err := dockercfg.FromFile(path, &config); err != nil {
+		return "", fmt.Errorf("read %s: %w", path, err)
 	}
 	host := dockercfg.ResolveRegistryHost(reference.Domain(named))
 	user, password, err := config.GetRegistryCredentials(host)

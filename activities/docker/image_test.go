@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -18,6 +19,7 @@ import (
 	"testing"
 
 	"github.com/moby/moby/client"
+	"github.com/stretchr/testify/require"
 
 	"bellhop"
 	"bellhop/activities"
@@ -150,7 +152,7 @@ func TestPull(t *testing.T) {
 	p := b.provider(Config{DockerConfig: r.credentialsFile(t)})
 	var said []string
 	ctx := activities.WithProgress(t.Context(), func(message string) { said = append(said, message) })
-	if err := p.ensureImage(ctx, r.image(), PullMissing); err != nil {
+	if err := p.ensureImage(ctx, b.tenant, r.image(), PullMissing); err != nil {
 		t.Fatal(err)
 	}
 	last := "pulling " + r.image() + ", 1 of 1 layers"
@@ -163,10 +165,10 @@ func TestPull(t *testing.T) {
 		_, head := r.pulls.Load(http.MethodHead)
 		return get || head
 	}
-	if err := p.ensureImage(t.Context(), r.image(), PullMissing); err != nil || pulled() {
+	if err := p.ensureImage(t.Context(), b.tenant, r.image(), PullMissing); err != nil || pulled() {
 		t.Errorf("what is there was pulled again: %v", err)
 	}
-	if err := p.ensureImage(t.Context(), r.image(), PullAlways); err != nil || !pulled() {
+	if err := p.ensureImage(t.Context(), b.tenant, r.image(), PullAlways); err != nil || !pulled() {
 		t.Errorf(`"always" did not pull: %v`, err)
 	}
 }
@@ -184,7 +186,7 @@ func TestPullRefused(t *testing.T) {
 		"an image that is not ": {r.credentialsFile(t), r.host + "/bellhop/other:1", ""},
 	} {
 		p := b.provider(Config{DockerConfig: row.config})
-		err := p.ensureImage(t.Context(), row.image, PullMissing)
+		err := p.ensureImage(t.Context(), b.tenant, row.image, PullMissing)
 		failure, ok := errors.AsType[*bellhop.Failure](err)
 		if !ok || failure.Code != bellhop.CodeImagePullFailed || !strings.Contains(failure.ProviderError, row.want) {
 			t.Errorf("%s: %v, want IMAGE_PULL_FAILED with %q", name, err, row.want)
@@ -193,6 +195,49 @@ func TestPullRefused(t *testing.T) {
 			t.Errorf("%s: the password shows: %v", name, err)
 		}
 	}
+}
+
+// What one tenant has pulled with its own credentials is on the engine, and another tenant may not run it all the same.
+func TestPull_WithCredentialsOfEachTenant(t *testing.T) {
+	t.Parallel()
+	b := setup(t, Config{})
+	r := newShelf(b)
+	folder := t.TempDir()
+	text, err := os.ReadFile(r.credentialsFile(t))
+	require.NoError(t, err)
+	for tenant, config := range map[string]string{"owner": string(text), "rival": "{}"} {
+		require.NoError(t, os.Mkdir(filepath.Join(folder, tenant), 0o700))
+		require.NoError(t, os.WriteFile(filepath.Join(folder, tenant, "config.json"), []byte(config), 0o600))
+	}
+	p := b.provider(Config{DockerConfig: filepath.Join(folder, "{tenant}", "config.json"), Images: []string{"*"}})
+	require.NoError(t, p.ensureImage(t.Context(), "owner", r.image(), PullMissing))
+
+	refused := func(tenant, policy, want string) {
+		t.Helper()
+		err := p.ensureImage(t.Context(), tenant, r.image(), policy)
+		failure, ok := errors.AsType[*bellhop.Failure](err)
+		require.True(t, ok, "%s of %s: %v", policy, tenant, err)
+		require.Equal(t, bellhop.CodeImagePullFailed, failure.Code)
+		require.Contains(t, failure.ProviderError, want)
+	}
+	refused("rival", PullMissing, "no basic auth credentials")
+	refused("rival", PullAlways, "no basic auth credentials")
+	refused("stranger", PullMissing, "no such file")
+	refused("../owner", PullMissing, "must be 1 to 63 letters")
+	require.NoError(t, p.ensureImage(t.Context(), "owner", r.image(), PullMissing), "the owner runs it again")
+
+	// By the id of the image, or the beginning of it, no registry would be asked.
+	found, err := b.docker.ImageInspect(t.Context(), r.image())
+	require.NoError(t, err)
+	_, hex, _ := strings.Cut(found.ID, ":")
+	for _, image := range []string{found.ID, hex, hex[:12], "sha256:" + hex[:12]} {
+		err := p.Check(bellhop.Operation{Verb: bellhop.Provision, TenantID: "rival", Spec: bellhop.Spec{Image: image}})
+		require.ErrorContains(t, err, "not its id", image)
+	}
+	err = p.Check(bellhop.Operation{
+		Verb: bellhop.Provision, TenantID: "rival", Spec: bellhop.Spec{Image: r.image()}, ProviderConfig: json.RawMessage(`{"pull": "never"}`),
+	})
+	require.ErrorContains(t, err, `provider_config.pull: must not be "never": the registry decides`)
 }
 
 // A pull that takes long ends with its context, and is begun again.
@@ -204,14 +249,14 @@ func TestPullBrokenOff(t *testing.T) {
 	p := b.provider(Config{DockerConfig: r.credentialsFile(t)})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- p.ensureImage(ctx, r.image(), PullMissing) }()
+	go func() { ended <- p.ensureImage(ctx, b.tenant, r.image(), PullMissing) }()
 	<-r.holding
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("given up, the pull says %v", err)
 	}
 	close(r.hold)
-	if err := p.ensureImage(t.Context(), r.image(), PullMissing); err != nil {
+	if err := p.ensureImage(t.Context(), b.tenant, r.image(), PullMissing); err != nil {
 		t.Errorf("begun again: %s", err)
 	}
 }

@@ -57,7 +57,7 @@ func newProvider(config Config, more ...client.Opt) (*Provider, error) {
 // Close lets go of the connections to the engine.
 func (p *Provider) Close() error { return p.docker.Close() }
 
-// Check is [Check], and says besides which secrets this worker does not look up.
+// Check is [Check], and also reports what the provider's entry does not allow the tenant.
 func (p *Provider) Check(op bellhop.Operation) error {
 	_, faults := p.check(op)
 	return faults.Err()
@@ -65,7 +65,10 @@ func (p *Provider) Check(op bellhop.Operation) error {
 
 func (p *Provider) check(op bellhop.Operation) (OperationConfig, bellhop.Faults) {
 	config, faults := check(op)
-	p.config.Secrets.permits(op.Spec, &faults)
+	if op.Verb != bellhop.Delete {
+		p.config.permits(op, config, &faults)
+		p.config.Secrets.permits(op.Spec, &faults)
+	}
 	return config, faults
 }
 
@@ -109,14 +112,18 @@ func (p *Provider) bringUp(ctx context.Context, op bellhop.Operation) (bellhop.O
 		return bellhop.Observation{}, err
 	}
 	if len(there.mine) < op.Spec.Replicas {
-		if err := p.ensureImage(ctx, op.Spec.Image, config.Pull); err != nil {
+		if err := p.ensureImage(ctx, op.TenantID, op.Spec.Image, config.Pull); err != nil {
 			return bellhop.Observation{}, err
 		}
+	}
+	network, err := p.network(ctx, op.TenantID, config.Network)
+	if err != nil {
+		return bellhop.Observation{}, err
 	}
 	// All are created before any is started: so one that is missing beside one that ran was removed by somebody.
 	ids := make([]string, op.Spec.Replicas)
 	err = inParallel(ctx, op.Spec.Replicas, func(ctx context.Context, i int) error {
-		id, err := p.create(ctx, op, config, env, i+1)
+		id, err := p.create(ctx, op, config, network, env, i+1)
 		ids[i] = id
 		return err
 	})
@@ -150,7 +157,7 @@ func (p *Provider) failed(ctx context.Context, op bellhop.Operation, failure *be
 	}
 	observation.Phase = bellhop.PhaseFailed
 	observation.Failure = failure.Clean(secretsOf(envList(op.Spec.Env)))
-	observation.Progress = bellhop.Progress{Message: failure.Message, Desired: op.Spec.Replicas}
+	observation.Progress = bellhop.Progress{Message: observation.Failure.Message, Desired: op.Spec.Replicas}
 	return observation
 }
 

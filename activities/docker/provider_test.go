@@ -132,7 +132,7 @@ func TestDeleteInAnyState(t *testing.T) {
 	}
 	other := b.provision("web", nil)
 	config := configOf(t, other)
-	if _, err := b.docker.ContainerCreate(t.Context(), b.createOptions(other, config, nil, 1)); err != nil {
+	if _, err := b.docker.ContainerCreate(t.Context(), b.createOptions(other, config, "", nil, 1)); err != nil {
 		t.Fatal(err)
 	}
 	b.want(b.operation(bellhop.Delete, "web", nil), bellhop.PhaseGone)
@@ -153,7 +153,7 @@ func TestForeignContainer(t *testing.T) {
 		"of another spec":             {labelSpecHash: "other"},
 		"with labels that make sense": nil,
 	} {
-		options := b.createOptions(op, config, nil, 1)
+		options := b.createOptions(op, config, "", nil, 1)
 		if name == "without labels" {
 			options.Config.Labels = map[string]string{}
 		}

@@ -83,14 +83,14 @@ func (c SecretsConfig) permits(spec bellhop.Spec, faults *bellhop.Faults) {
 	for _, variable := range slices.Sorted(maps.Keys(spec.Secrets)) {
 		path, reference := "spec.secrets."+variable, spec.Secrets[variable]
 		if strings.HasPrefix(reference, fileReference) && c.Dir == "" {
-			faults.Add(path, "files are not looked up here; the operator sets secrets.dir in the provider's entry")
+			faults.AddHere(path, "files are not looked up here; the operator sets secrets.dir in the provider's entry")
 		}
 		if name, ok := strings.CutPrefix(reference, envReference); ok {
 			switch {
 			case c.EnvPrefix == "":
-				faults.Add(path, "variables are not looked up here; the operator sets secrets.env_prefix in the provider's entry")
+				faults.AddHere(path, "variables are not looked up here; the operator sets secrets.env_prefix in the provider's entry")
 			case !strings.HasPrefix(name, c.EnvPrefix) || name == c.EnvPrefix:
-				faults.Add(path, "may only name a variable that begins with %s", c.EnvPrefix)
+				faults.AddHere(path, "may only name a variable that begins with %s", c.EnvPrefix)
 			}
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"bellhop"
+	"bellhop/internal/allowlist"
 )
 
 // Config is an entry of type ecs under providers in the worker's configuration: one ECS cluster. Credentials come from
@@ -50,6 +51,11 @@ type Config struct {
 	// stands for any text, and they may hold {tenant}: "arn:aws:secretsmanager:eu-west-1:123456789012:secret:{tenant}/*".
 	// Default: none, spec.secrets are refused.
 	Secrets []string `json:"secrets"`
+	// Images are patterns of the repositories whose images operations may run, in full and without a tag, in the same
+	// form: "docker.io/library/*", "123456789012.dkr.ecr.eu-west-1.amazonaws.com/{tenant}/*". Default: all.
+	Images []string `json:"images"`
+	// Allow is where operations may put their tasks other than where the provider puts them. Default: nowhere.
+	Allow AllowConfig `json:"allow"`
 	// TaskDefinitions are patterns of the ARNs of task definitions of your own that operations may run, in the same form. They
 	// bring roles of their own along. Default: none.
 	TaskDefinitions []string `json:"task_definitions"`
@@ -89,6 +95,22 @@ type CapacityProvider struct {
 	Base int `json:"base"`
 	// Weight is its share of all others. Default 1.
 	Weight *int `json:"weight"`
+}
+
+// AllowConfig is what operations may name in provider_config beyond what the provider's entry gives to all. The entry's own
+// launch type, capacity providers, subnets and security groups may always be named. Patterns may hold "*" and {tenant}, as
+// those of secrets.
+type AllowConfig struct {
+	// Subnets are patterns of subnets' ids. Default: none.
+	Subnets []string `json:"subnets"`
+	// SecurityGroups are patterns of security groups' ids. Default: none.
+	SecurityGroups []string `json:"security_groups"`
+	// CapacityProviders are patterns of capacity providers' names: "FARGATE_SPOT", "tenant-{tenant}". Default: none.
+	CapacityProviders []string `json:"capacity_providers"`
+	// LaunchTypes may hold "FARGATE" and "EC2". Default: none.
+	LaunchTypes []string `json:"launch_types"`
+	// AssignPublicIP lets operations give their tasks public addresses. Default false.
+	AssignPublicIP bool `json:"assign_public_ip"`
 }
 
 // Defaults of a [Config].
@@ -134,12 +156,16 @@ func (c Config) withDefaults() (Config, error) {
 		path     string
 		patterns []string
 	}{{"secrets", c.Secrets}, {"task_definitions", c.TaskDefinitions}, {"target_groups", c.TargetGroups}} {
+		allowlist.Check(list.path, list.patterns, &faults)
 		for i, pattern := range list.patterns {
 			if !strings.HasPrefix(pattern, "arn:") {
 				faults.Add(fmt.Sprintf("%s[%d]", list.path, i), `must be the pattern of an ARN and begin with "arn:"`)
 			}
 		}
 	}
+	allowlist.Check("images", c.Images, &faults)
+	allowlist.CheckTemplate("log_group", c.LogGroup, &faults)
+	c.Allow.check(&faults)
 	if c.LogLines == nil {
 		lines := DefaultLogLines
 		c.LogLines = &lines
@@ -165,7 +191,7 @@ func (c Config) checkRoles(faults *bellhop.Faults) {
 	} {
 		value := role.value
 		if role.template {
-			value = forTenant(value, "tenant")
+			value = allowlist.ForTenant(value, "tenant")
 		}
 		if role.value != "" && !rolePattern.MatchString(value) {
 			faults.Add(role.path, "must be the ARN of a role, such as arn:aws:iam::123456789012:role/bellhop")
@@ -223,24 +249,15 @@ func (c *Config) fillRates(faults *bellhop.Faults) {
 	}
 }
 
-// forTenant fills a tenant in where a template asks for one. A tenant's name has no character that means anything in an
-// ARN.
-func forTenant(template, tenant string) string {
-	return strings.ReplaceAll(template, "{tenant}", tenant)
-}
-
-// allowed says whether an ARN fits one of the patterns for a tenant.
-func allowed(arn, tenant string, patterns []string) bool {
-	for _, pattern := range patterns {
-		parts := strings.Split(forTenant(pattern, tenant), "*")
-		for i, part := range parts {
-			parts[i] = regexp.QuoteMeta(part)
-		}
-		if regexp.MustCompile("^" + strings.Join(parts, ".*") + "$").MatchString(arn) {
-			return true
+func (a AllowConfig) check(faults *bellhop.Faults) {
+	allowlist.Check("allow.subnets", a.Subnets, faults)
+	allowlist.Check("allow.security_groups", a.SecurityGroups, faults)
+	allowlist.Check("allow.capacity_providers", a.CapacityProviders, faults)
+	for i, launchType := range a.LaunchTypes {
+		if launchType != LaunchFargate && launchType != LaunchEC2 {
+			faults.Add(fmt.Sprintf("allow.launch_types[%d]", i), `must be "FARGATE" or "EC2"`)
 		}
 	}
-	return false
 }
 
 func checkPlacement(at, launchType string, providers []CapacityProvider, faults *bellhop.Faults) {

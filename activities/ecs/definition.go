@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ecs/types"
 
 	"bellhop"
+	"bellhop/internal/allowlist"
 )
 
 // container is the name of the one container of a task definition that bellhop makes.
@@ -49,7 +50,7 @@ func (p *Provider) definition(op bellhop.Operation, config OperationConfig) (*ec
 			StartPeriod: seconds(health.StartPeriod),
 		}
 	}
-	if group := forTenant(p.config.LogGroup, op.TenantID); group != "" {
+	if group := allowlist.ForTenant(p.config.LogGroup, op.TenantID); group != "" {
 		main.LogConfiguration = &types.LogConfiguration{LogDriver: types.LogDriverAwslogs, Options: map[string]string{
 			"awslogs-group": group, "awslogs-region": p.region, "awslogs-stream-prefix": keyOf(op).name(),
 		}}
@@ -58,10 +59,10 @@ func (p *Provider) definition(op bellhop.Operation, config OperationConfig) (*ec
 		ContainerDefinitions: []types.ContainerDefinition{main},
 		NetworkMode:          types.NetworkModeAwsvpc,
 	}
-	if role := forTenant(p.config.ExecutionRoleARN, op.TenantID); role != "" {
+	if role := allowlist.ForTenant(p.config.ExecutionRoleARN, op.TenantID); role != "" {
 		made.ExecutionRoleArn = aws.String(role)
 	}
-	if role := forTenant(p.config.TaskRoleARN, op.TenantID); role != "" {
+	if role := allowlist.ForTenant(p.config.TaskRoleARN, op.TenantID); role != "" {
 		made.TaskRoleArn = aws.String(role)
 	}
 	if config.Architecture != "" {

@@ -14,6 +14,7 @@ import (
 
 	"bellhop"
 	"bellhop/activities"
+	"bellhop/internal/allowlist"
 )
 
 // How much evidence is kept.
@@ -124,13 +125,30 @@ func (p *Provider) evidence(ctx context.Context, c *clients, failure *bellhop.Fa
 		lines = append(lines, fmt.Sprintf("%s %s: %s", lastPart(aws.ToString(task.TaskArn)), task.StopCode, reasonOf(task)))
 	}
 	failure.With("stopped_tasks", strings.Join(lines, "\n"))
-	return failure.With("logs", p.logTail(ctx, c, of, first))
+	return failure.With("logs", p.logTail(ctx, c, of, first)).Clean(c.secretsOf(ctx, first))
+}
+
+// secretsOf are the values in the environment of a task's containers: the watcher has no operation to take them from. What
+// the task definition refers to ECS looks up, and bellhop never sees it. A definition that cannot be described costs
+// nobody the evidence: the operation blots out its own values once more.
+func (c *clients) secretsOf(ctx context.Context, task types.Task) []string {
+	described, err := c.describeDefinition(ctx, aws.ToString(task.TaskDefinitionArn))
+	if err != nil {
+		return nil
+	}
+	var values []string
+	for _, has := range described.ContainerDefinitions {
+		for _, variable := range has.Environment {
+			values = append(values, aws.ToString(variable.Value))
+		}
+	}
+	return activities.SecretsIn(values)
 }
 
 // logTail is the end of what a task's container wrote. A log that cannot be read is said in its place: the failure is
 // worth more than the log.
 func (p *Provider) logTail(ctx context.Context, c *clients, of key, task types.Task) string {
-	group, lines := forTenant(p.config.LogGroup, of.tenant), *p.config.LogLines
+	group, lines := allowlist.ForTenant(p.config.LogGroup, of.tenant), *p.config.LogLines
 	if group == "" || lines == 0 || !strings.HasPrefix(familyOf(aws.ToString(task.TaskDefinitionArn)), of.name()) {
 		return ""
 	}

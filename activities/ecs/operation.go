@@ -3,11 +3,13 @@ package ecs
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
 	"bellhop"
 	"bellhop/activities"
+	"bellhop/internal/allowlist"
 )
 
 // OperationConfig is the provider_config of an operation.
@@ -19,7 +21,8 @@ type OperationConfig struct {
 	// provider's task_definitions must allow it. The spec then has nothing but image, which must be one of its images,
 	// replicas and ports. Default: none.
 	TaskDefinition string `json:"task_definition"`
-	// LaunchType is "FARGATE" or "EC2". Default: the provider's.
+	// LaunchType is "FARGATE" or "EC2". Beyond the provider's own, its allow must hold it, as it must what the next four
+	// fields name. Default: the provider's.
 	LaunchType string `json:"launch_type"`
 	// CapacityProviders is a capacity provider strategy, instead of a launch type. Default: the provider's.
 	CapacityProviders []CapacityProvider `json:"capacity_providers"`
@@ -27,7 +30,7 @@ type OperationConfig struct {
 	Subnets []string `json:"subnets"`
 	// SecurityGroups are those of tasks. Default: the provider's.
 	SecurityGroups []string `json:"security_groups"`
-	// AssignPublicIP gives tasks public addresses. Default: as the provider does.
+	// AssignPublicIP says whether tasks get public addresses. Default: as the provider says.
 	AssignPublicIP *bool `json:"assign_public_ip"`
 	// Architecture is "X86_64" or "ARM64". Default: "X86_64".
 	Architecture string `json:"architecture"`
@@ -120,7 +123,7 @@ func (c *OperationConfig) check(op bellhop.Operation, faults *bellhop.Faults) {
 		faults.Add(at+"architecture", `must be "X86_64" or "ARM64"`)
 	}
 	for i := range c.TargetGroups {
-		c.TargetGroups[i].check(fmt.Sprintf("%starget_groups[%d].", at, i), op.Spec.Ports, faults)
+		c.TargetGroups[i].check(fmt.Sprintf("%starget_groups[%d].", at, i), c.TaskDefinition == "", op.Spec.Ports, faults)
 	}
 	if grace := time.Duration(c.HealthCheckGrace); grace < 0 || grace%time.Second != 0 {
 		faults.Add(at+"health_check_grace", "must be whole seconds")
@@ -147,9 +150,12 @@ func orDefault(value *int, standard int) int {
 	return *value
 }
 
-func (g *TargetGroup) check(at string, ports []bellhop.Port, faults *bellhop.Faults) {
+func (g *TargetGroup) check(at string, ownDefinition bool, ports []bellhop.Port, faults *bellhop.Faults) {
 	if !strings.HasPrefix(g.ARN, "arn:") {
 		faults.Add(at+"arn", "must be the ARN of a target group")
+	}
+	if ownDefinition && g.Container != "" && g.Container != container {
+		faults.Add(at+"container", "must be %q, or be left out, without provider_config.task_definition", container)
 	}
 	if g.Port == 0 && len(ports) == 1 {
 		g.Port = ports[0].ContainerPort
@@ -181,6 +187,7 @@ func checkSpec(spec bellhop.Spec, config OperationConfig, faults *bellhop.Faults
 			faults.Add("spec", "must ask for at most 16000 cpu_millis and 122880 memory_mib: Fargate has no larger size")
 		}
 	}
+	faults.Note("spec.image", allowlist.CheckImage(spec.Image))
 	for name, reference := range spec.Secrets {
 		if !strings.HasPrefix(reference, "arn:") {
 			faults.Add("spec.secrets."+name, "must be the ARN of a secret or of a parameter")
@@ -208,19 +215,51 @@ func checkSpec(spec bellhop.Spec, config OperationConfig, faults *bellhop.Faults
 	}
 }
 
-// checkAllowed says what of an operation the provider's configuration does not allow.
+// checkAllowed reports what of an operation the provider's entry does not allow its tenant. The messages do not repeat the
+// lists, which may name other tenants.
 func (p *Provider) checkAllowed(op bellhop.Operation, config OperationConfig, faults *bellhop.Faults) {
+	const at = "provider_config."
+	refuse := func(path, list string) {
+		faults.AddHere(path, "is not allowed to tenant %s; the operator allows it in the provider's %s", op.TenantID, list)
+	}
+	allows := func(patterns []string, name string) bool { return allowlist.Allows(patterns, op.TenantID, name) }
 	for name, reference := range op.Spec.Secrets {
-		if strings.HasPrefix(reference, "arn:") && !allowed(reference, op.TenantID, p.config.Secrets) {
-			faults.Add("spec.secrets."+name, "is a reference that this provider does not allow to tenant %s", op.TenantID)
+		if strings.HasPrefix(reference, "arn:") && !allows(p.config.Secrets, reference) {
+			refuse("spec.secrets."+name, "secrets")
 		}
 	}
-	if config.TaskDefinition != "" && !allowed(config.TaskDefinition, op.TenantID, p.config.TaskDefinitions) {
-		faults.Add("provider_config.task_definition", "is one that this provider does not allow to tenant %s", op.TenantID)
+	if op.Spec.Image != "" && p.config.Images != nil && !allowlist.AllowsImage(p.config.Images, op.TenantID, op.Spec.Image) {
+		refuse("spec.image", "images")
+	}
+	if config.TaskDefinition != "" && !allows(p.config.TaskDefinitions, config.TaskDefinition) {
+		refuse(at+"task_definition", "task_definitions")
 	}
 	for i, group := range config.TargetGroups {
-		if strings.HasPrefix(group.ARN, "arn:") && !allowed(group.ARN, op.TenantID, p.config.TargetGroups) {
-			faults.Add(fmt.Sprintf("provider_config.target_groups[%d].arn", i), "is one that this provider does not allow to tenant %s", op.TenantID)
+		if strings.HasPrefix(group.ARN, "arn:") && !allows(p.config.TargetGroups, group.ARN) {
+			refuse(fmt.Sprintf(at+"target_groups[%d].arn", i), "target_groups")
 		}
+	}
+	own, allow := p.config, p.config.Allow
+	if config.LaunchType != "" && config.LaunchType != own.LaunchType && !slices.Contains(allow.LaunchTypes, config.LaunchType) {
+		refuse(at+"launch_type", "allow.launch_types")
+	}
+	for i, provider := range config.CapacityProviders {
+		isOwn := slices.ContainsFunc(own.CapacityProviders, func(c CapacityProvider) bool { return c.Name == provider.Name })
+		if !isOwn && !allows(allow.CapacityProviders, provider.Name) {
+			refuse(fmt.Sprintf(at+"capacity_providers[%d].name", i), "allow.capacity_providers")
+		}
+	}
+	for i, subnet := range config.Subnets {
+		if !slices.Contains(own.Subnets, subnet) && !allows(allow.Subnets, subnet) {
+			refuse(fmt.Sprintf(at+"subnets[%d]", i), "allow.subnets")
+		}
+	}
+	for i, group := range config.SecurityGroups {
+		if !slices.Contains(own.SecurityGroups, group) && !allows(allow.SecurityGroups, group) {
+			refuse(fmt.Sprintf(at+"security_groups[%d]", i), "allow.security_groups")
+		}
+	}
+	if public := config.AssignPublicIP; public != nil && *public && !own.AssignPublicIP && !allow.AssignPublicIP {
+		refuse(at+"assign_public_ip", "allow.assign_public_ip")
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"bellhop"
+	"bellhop/internal/allowlist"
 	"bellhop/internal/awsclient"
 )
 
@@ -43,13 +44,13 @@ func load(config Config) (aws.Config, error) {
 
 // forTenant are the clients with which things are done for a tenant.
 func (p *Provider) forTenant(tenant string) *clients {
-	return p.as(forTenant(p.config.RoleARN, tenant), forTenant(p.config.ExternalID, tenant), "bellhop-"+tenant)
+	return p.as(allowlist.ForTenant(p.config.RoleARN, tenant), allowlist.ForTenant(p.config.ExternalID, tenant), sessionName(tenant))
 }
 
 // forAll are the clients with which things are done for all tenants at once.
 func (p *Provider) forAll() *clients {
 	role := p.config.WatchRoleARN
-	if role == "" && !strings.Contains(p.config.RoleARN+p.config.ExternalID, "{tenant}") {
+	if role == "" && !strings.Contains(p.config.RoleARN+p.config.ExternalID, allowlist.Tenant) {
 		role = p.config.RoleARN
 	}
 	external := p.config.ExternalID
@@ -59,9 +60,23 @@ func (p *Provider) forAll() *clients {
 	return p.as(role, external, "bellhop")
 }
 
-// as are the clients of a role. Credentials are got when they are first needed and renewed before they run out.
+// sessionName is the name under which CloudTrail records what is done for a tenant.
+func sessionName(tenant string) string {
+	const longest, hash = 64, 10
+	name := prefix + tenant
+	if len(name) > longest {
+		name = name[:longest-hash-1] + "-" + digest(tenant)[:hash]
+	}
+	return name
+}
+
+// as are the clients of a role, in a session of its own. Credentials are got when they are first needed and renewed before
+// they run out.
 func (p *Provider) as(role, external, session string) *clients {
-	id := role + " " + external
+	id := role + " " + external + " " + session
+	if role == "" {
+		id = "" // nothing is assumed, so there is no session
+	}
 	if known, ok := p.roles.Get(id); ok {
 		return known
 	}
@@ -69,8 +84,7 @@ func (p *Provider) as(role, external, session string) *clients {
 	if role != "" {
 		loaded.Credentials = aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(sts.NewFromConfig(p.aws), role,
 			func(o *stscreds.AssumeRoleOptions) {
-				const longest = 64
-				o.RoleSessionName = session[:min(len(session), longest)]
+				o.RoleSessionName = session
 				if external != "" {
 					o.ExternalID = aws.String(external)
 				}

@@ -87,10 +87,13 @@ type resourceTasks struct {
 // tasksOf finds all tasks of an operation's resource: those of its families, and of one besides, which the operator's
 // own task definitions are of.
 func (c *clients) tasksOf(ctx context.Context, op bellhop.Operation, besides string) (resourceTasks, error) {
-	families, err := c.families(ctx, keyOf(op).name()+"-")
+	beginning := keyOf(op).name() + "-"
+	families, err := c.families(ctx, beginning)
 	if err != nil {
 		return resourceTasks{}, err
 	}
+	// Another resource's families may begin like this too. They are longer.
+	families = slices.DeleteFunc(families, func(family string) bool { return len(family) != len(beginning)+contentHash })
 	all := resourceTasks{families: families}
 	if besides != "" && !slices.Contains(families, besides) {
 		families = append(slices.Clone(families), besides)
@@ -300,7 +303,7 @@ func (p *Provider) judgeTasks(ctx context.Context, c *clients, of bellhop.Genera
 		slices.SortFunc(bad, byEnd)
 		failure := bellhop.Fail(codeOfTask(bad[0]), "task %s ended badly: %s", lastPart(aws.ToString(bad[0].TaskArn)), reasonOf(bad[0]))
 		seen.Phase, seen.Failure = bellhop.PhaseFailed, p.evidence(ctx, c, failure, id.key, bad)
-		seen.Progress.Message = failure.Message
+		seen.Progress.Message = seen.Failure.Message
 	case seen.Progress.Ready == seen.Progress.Desired:
 		seen.Phase = bellhop.PhaseReady
 	}

@@ -154,7 +154,7 @@ func taken(o object) *bellhop.Failure {
 
 // bringUp makes what the operation asks for stand. Nothing newer is there.
 func (p *Provider) bringUp(ctx context.Context, op bellhop.Operation, there standing) error {
-	config, faults := check(op)
+	config, faults := p.check(op)
 	if len(faults) > 0 {
 		return bellhop.Fail(bellhop.CodeInvalidSpec, "%s", faults)
 	}

@@ -7,11 +7,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/distribution/reference"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"bellhop"
 	"bellhop/activities"
+	"bellhop/internal/allowlist"
 )
 
 // Config is an entry of type kubernetes under providers in the worker's configuration: one cluster. The zero value is the
@@ -34,9 +34,17 @@ type Config struct {
 	// ServiceAccount is what pods run as; it must exist in each namespace. Its token is mounted. Default: the namespace's
 	// default one, and no token is mounted.
 	ServiceAccount string `json:"service_account"`
-	// ImagePullSecrets are the names of secrets with registry credentials; they must exist in each namespace.
-	// Default: none.
+	// ImagePullSecrets are the names of secrets with registry credentials; they must exist in each namespace. Operations
+	// cannot refer to them. Beside them, each pod's image is looked up at its registry, also when its node has it, if each
+	// tenant has a namespace of its own. Default: none.
 	ImagePullSecrets []string `json:"image_pull_secrets"`
+	// Secrets are patterns of the references, "NAME/KEY", that spec.secrets may hold. "*" stands for any text, and they
+	// may hold {tenant}: "app-*", "tenant-{tenant}/*". Registry credentials, tokens of service accounts and Helm's releases
+	// need a pattern without "*". Default: none, spec.secrets are rejected.
+	Secrets []string `json:"secrets"`
+	// Images are patterns of the repositories whose images operations may run, in full and without a tag, in the same
+	// form: "docker.io/library/*", "registry.example.com/{tenant}/*". Default: all.
+	Images []string `json:"images"`
 	// NodeSelector is what nodes must be labelled with to run tenants' pods. Default: any node.
 	NodeSelector map[string]string `json:"node_selector"`
 	// ServiceType is the type of the services for named ports: "ClusterIP" (the default) or "LoadBalancer", which is
@@ -71,8 +79,8 @@ const (
 	ServiceLoadBalancer = "LoadBalancer"
 )
 
-// tenantMark stands for the tenant in the namespace's name.
-const tenantMark = "{tenant}"
+// clusterNamespaces are those that the cluster makes for itself.
+var clusterNamespaces = []string{"kube-system", "kube-public", "kube-node-lease"}
 
 // withDefaults fills in the defaults and reports everything that is wrong, as [bellhop.Faults].
 func (c Config) withDefaults() (Config, error) {
@@ -80,15 +88,29 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Namespace == "" {
 		c.Namespace = DefaultNamespace
 	}
-	fixed := strings.ReplaceAll(c.Namespace, tenantMark, "x")
+	fixed := strings.ReplaceAll(c.Namespace, allowlist.Tenant, "x")
 	switch {
 	case fixed == "x":
 		// A tenant that calls itself kube-system would have that.
-		faults.Add("namespace", "must have more in it than %s, such as %q", tenantMark, DefaultNamespace)
+		faults.Add("namespace", "must have more in it than %s, such as %q", allowlist.Tenant, DefaultNamespace)
 	case len(validation.IsDNS1123Label(fixed)) > 0 || len(fixed) > maxNamespacePattern:
 		faults.Add("namespace", "must be at most %d of a-z, 0-9 and '-', beginning and ending with a letter or digit, and %s",
-			maxNamespacePattern, tenantMark)
+			maxNamespacePattern, allowlist.Tenant)
 	}
+	for _, name := range clusterNamespaces {
+		before, after, template := strings.Cut(c.Namespace, allowlist.Tenant)
+		if c.Namespace == name || template && fixed != "x" && len(name) > len(before)+len(after) &&
+			strings.HasPrefix(name, before) && strings.HasSuffix(name, after) {
+			faults.Add("namespace", "must not be able to become %s, which belongs to the cluster", name)
+		}
+	}
+	for i, pattern := range c.Secrets {
+		if !strings.ContainsAny(pattern, "/*") {
+			faults.Add(fmt.Sprintf("secrets[%d]", i), `must be the pattern of a reference, such as "database/*"`)
+		}
+	}
+	allowlist.Check("secrets", c.Secrets, &faults)
+	allowlist.Check("images", c.Images, &faults)
 	oneOf := func(path string, value *string, values ...string) {
 		if *value == "" {
 			*value = values[0]
@@ -200,12 +222,33 @@ func check(op bellhop.Operation) (OperationConfig, bellhop.Faults) {
 // secretPattern is a reference to a secret: its name and a key in it.
 var secretPattern = regexp.MustCompile(`^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?)/([A-Za-z0-9._-]{1,253})$`)
 
-func checkSpec(spec bellhop.Spec, config OperationConfig, faults *bellhop.Faults) {
-	if spec.Image != "" {
-		if _, err := reference.ParseNormalizedNamed(spec.Image); err != nil {
-			faults.Add("spec.image", "is not the name of an image: %s", err)
+// reserved are references to what belongs to the cluster or the operator wherever it lies: registry credentials, tokens of
+// service accounts as Kubernetes names them, and what Helm keeps of its releases.
+var reserved = regexp.MustCompile(`/\.docker(cfg|configjson)$|^[^/]*-token-[a-z0-9]{5}/|^sh\.helm\.release\.`)
+
+// permits reports what the provider's entry does not allow the operation's tenant to name.
+func (c Config) permits(op bellhop.Operation, faults *bellhop.Faults) {
+	spelled := slices.DeleteFunc(slices.Clone(c.Secrets), func(pattern string) bool { return strings.Contains(pattern, "*") })
+	for variable, secret := range op.Spec.Secrets {
+		path := "spec.secrets." + variable
+		parts := secretPattern.FindStringSubmatch(secret)
+		switch {
+		case parts == nil: // reported already
+		case slices.Contains(c.ImagePullSecrets, parts[1]):
+			faults.AddHere(path, "must not refer to the registry's credentials")
+		case reserved.MatchString(secret) && !allowlist.Allows(spelled, op.TenantID, secret):
+			faults.AddHere(path, `may refer to credentials of the cluster; the operator allows it in the provider's secrets by a pattern without "*"`)
+		case !allowlist.Allows(c.Secrets, op.TenantID, secret):
+			faults.AddHere(path, "is not allowed to tenant %s; the operator allows references in the provider's secrets", op.TenantID)
 		}
 	}
+	if op.Spec.Image != "" && c.Images != nil && !allowlist.AllowsImage(c.Images, op.TenantID, op.Spec.Image) {
+		faults.AddHere("spec.image", "is not allowed to tenant %s; the operator allows repositories in the provider's images", op.TenantID)
+	}
+}
+
+func checkSpec(spec bellhop.Spec, config OperationConfig, faults *bellhop.Faults) {
+	faults.Note("spec.image", allowlist.CheckImage(spec.Image))
 	for name, secret := range spec.Secrets {
 		if !secretPattern.MatchString(secret) {
 			// The reference is not repeated: a value put here by mistake is a secret.

@@ -136,6 +136,10 @@ func (d desired) pod() corev1.PodTemplateSpec {
 	if d.config.RunAsUser > 0 {
 		pod.SecurityContext.RunAsUser = &d.config.RunAsUser
 	}
+	if d.entry.ownCredentials() {
+		// What is on the node may be an image that only another tenant can pull.
+		container.ImagePullPolicy = corev1.PullAlways
+	}
 	for _, name := range d.entry.ImagePullSecrets {
 		pod.ImagePullSecrets = append(pod.ImagePullSecrets, corev1.LocalObjectReference{Name: name})
 	}

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"bellhop"
+	"bellhop/internal/allowlist"
 )
 
 // Labels select, annotations tell. The names of tenants and resources keep the rules for labels' values; an operation's
@@ -129,11 +130,14 @@ func (p *Provider) namespaceOf(tenant string) string {
 	if !plainTenant.MatchString(tenant) || len(tenant) > maxPlainTenant || likeHashed.MatchString(tenant) {
 		name = strings.TrimPrefix(readable(tenant, maxPlainTenant-11)+"-"+hash(tenant)[:10], "-")
 	}
-	return strings.ReplaceAll(p.config.Namespace, tenantMark, name)
+	return allowlist.ForTenant(p.config.Namespace, name)
 }
 
 // perTenant says whether each tenant has a namespace of its own.
-func (p *Provider) perTenant() bool { return strings.Contains(p.config.Namespace, tenantMark) }
+func (c Config) perTenant() bool { return strings.Contains(c.Namespace, allowlist.Tenant) }
+
+// ownCredentials says whether each tenant may have registry credentials of its own.
+func (c Config) ownCredentials() bool { return c.perTenant() && len(c.ImagePullSecrets) > 0 }
 
 // specHash tells whether an object was made from what the operation asks for. It covers environment values too: it is
 // one SHA-256 over everything with the operation's id, and whoever can read it can read the environment beside it.

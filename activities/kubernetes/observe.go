@@ -413,7 +413,7 @@ func (p *Provider) Inventory(ctx context.Context) ([]bellhop.Holding, error) {
 
 // watchedNamespace is where all of ours is; empty is everywhere.
 func (p *Provider) watchedNamespace() string {
-	if p.perTenant() {
+	if p.config.perTenant() {
 		return metav1.NamespaceAll
 	}
 	return p.config.Namespace

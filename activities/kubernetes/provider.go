@@ -82,8 +82,19 @@ func (p *Provider) Close() error {
 	return nil
 }
 
-// Check says what is wrong with provider_config and what Kubernetes cannot do of the spec.
-func (p *Provider) Check(op bellhop.Operation) error { return Check(op) }
+// Check is [Check], and also reports what the provider's entry does not allow the tenant.
+func (p *Provider) Check(op bellhop.Operation) error {
+	_, faults := p.check(op)
+	return faults.Err()
+}
+
+func (p *Provider) check(op bellhop.Operation) (OperationConfig, bellhop.Faults) {
+	config, faults := check(op)
+	if op.Verb != bellhop.Delete {
+		p.config.permits(op, &faults)
+	}
+	return config, faults
+}
 
 // Provision brings the operation's deployment or job into being, or makes the deployment that is there match the spec.
 func (p *Provider) Provision(ctx context.Context, op bellhop.Operation) (bellhop.Observation, error) {
@@ -144,7 +155,7 @@ func (p *Provider) failed(op bellhop.Operation, there standing, failure *bellhop
 	observation := there.observation(op.Generation())
 	observation.Phase = bellhop.PhaseFailed
 	observation.Failure = failure.Clean(op.Secrets())
-	observation.Progress = bellhop.Progress{Message: failure.Message, Desired: op.Spec.Replicas}
+	observation.Progress = bellhop.Progress{Message: observation.Failure.Message, Desired: op.Spec.Replicas}
 	return observation
 }
 

@@ -29,6 +29,33 @@ func spec(script string, replicas int, ports ...bellhop.Port) bellhop.Spec {
 
 const job = `{"kind": "job"}`
 
+// A secret that the operator allows reaches the pod. For one that is not allowed nothing is made, also when the namespace
+// has it.
+func TestSecrets_OnlyWhatIsAllowedReachesAPod(t *testing.T) {
+	t.Parallel()
+	config := quick
+	config.Secrets, config.ImagePullSecrets = []string{"*"}, []string{"regcred"}
+	b := setup(t, config)
+	tenant := tenantOf(t)
+	refers := func(reference string) bellhop.Operation {
+		wanted := spec("well", 1)
+		wanted.Secrets = map[string]string{"PASSWORD": reference}
+		return b.operation(bellhop.Provision, tenant, wanted, "")
+	}
+	for _, reference := range []string{"regcred/.dockerconfigjson", "default-token-x7k2p/token"} {
+		b.want(b.ask(refers(reference)), bellhop.PhaseFailed, bellhop.CodeInvalidSpec)
+	}
+	if pods := b.podsOfTenant(tenant); len(pods) > 0 {
+		t.Fatalf("%d pods refer to the cluster's credentials", len(pods))
+	}
+	b.want(b.end(refers("database/password")), bellhop.PhaseReady, "")
+	pod := b.podsOfTenant(tenant)[0].Spec
+	reference := pod.Containers[0].Env[0].ValueFrom.SecretKeyRef
+	if reference.Name != "database" || reference.Key != "password" || pod.Containers[0].ImagePullPolicy != corev1.PullAlways {
+		t.Errorf("the pod refers to %s, and pulls its image %s", reference, pod.Containers[0].ImagePullPolicy)
+	}
+}
+
 func TestJob(t *testing.T) {
 	t.Parallel()
 	b := setup(t, quick)

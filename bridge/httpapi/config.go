@@ -4,14 +4,9 @@ package httpapi
 
 import (
 	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"net"
-	"os"
-	"strings"
 
 	"bellhop"
 	"bellhop/bridge"
@@ -30,26 +25,19 @@ type Config struct {
 	// Waits is how many requests may wait at once for an operation to end (?wait=30s); further ones are answered 503. Each
 	// is a long poll at Temporal, which by default takes 1200 of a namespace at each of its frontends. Default 500.
 	Waits int `json:"waits"`
-	// Tokens are who may call. At least one is required.
+	// Tokens are who may call. They change with a restart; those of a leaked token must not wait for one: see tokens_file.
+	// At least one is required, here or there.
 	Tokens []TokenConfig `json:"tokens"`
+	// TokensFile is a YAML or JSON file with further tokens, in a list called tokens. It is read again when it changes: a
+	// token that is no longer in it is refused from the next request on. Default: none.
+	TokensFile string `json:"tokens_file" file:"hashes"`
 	// Codec serves a codec endpoint at /decode and /encode, and below /NAMESPACE, where payloads are encrypted. Default: not
 	// served.
 	Codec *CodecConfig `json:"codec"`
 }
 
-const defaultWaits = 500
-
-// TLSConfig is how connections to the API are encrypted. The files are read at each handshake, so that a certificate can
-// be renewed.
-type TLSConfig struct {
-	// CertFile has the certificate and what it is signed by, as PEM. Required.
-	CertFile string `json:"cert_file"`
-	// KeyFile has the certificate's private key, as PEM. Required.
-	KeyFile string `json:"key_file"`
-	// ClientCAFile has the authorities, as PEM, of which callers need a certificate besides their token. Default: none,
-	// a token is enough.
-	ClientCAFile string `json:"client_ca_file"`
-}
+// DefaultWaits is how many requests may wait at once where the configuration does not say.
+const DefaultWaits = 500
 
 // TokenConfig is one bearer token. The configuration has only its hash.
 type TokenConfig struct {
@@ -86,80 +74,15 @@ func (c *Config) Check() error {
 	if c.Waits < 0 {
 		faults.Add("waits", "must be at least 1, or be left out")
 	}
-	if len(c.Tokens) == 0 {
-		faults.Add("tokens", "is required: who calls must be told apart")
+	if len(c.Tokens) == 0 && c.TokensFile == "" {
+		faults.Add("tokens", "is required, unless there is a tokens_file: who calls must be told apart")
 	}
-	names, hashes := map[string]bool{}, map[string]bool{}
-	for i, token := range c.Tokens {
-		path := fmt.Sprintf("tokens[%d]", i)
-		faults.Note(path, token.check())
-		if token.Name != "" && names[token.Name] {
-			faults.Add(path+".name", "%q is given twice", token.Name)
-		}
-		hash := strings.ToLower(token.SHA256)
-		if hash != "" && hashes[hash] {
-			faults.Add(path+".sha256", "is that of another token")
-		}
-		names[token.Name], hashes[hash] = true, true
+	faults.Note("", checkTokens(c.Tokens))
+	if c.TokensFile != "" {
+		_, err := c.openTokens()
+		faults.Note("tokens_file", err)
 	}
 	return faults.Err()
-}
-
-func (t *TLSConfig) check() error {
-	var faults bellhop.Faults
-	for name, file := range map[string]string{"cert_file": t.CertFile, "key_file": t.KeyFile} {
-		if file == "" {
-			faults.Add(name, "is required")
-		}
-	}
-	if len(faults) == 0 {
-		if _, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile); err != nil {
-			faults.Add("cert_file", "with key_file: %s", err)
-		}
-	}
-	if _, err := t.clientCAs(); err != nil {
-		faults.Add("client_ca_file", "%s", err)
-	}
-	return faults.Err()
-}
-
-// clientCAs is nil when callers need no certificate.
-func (t *TLSConfig) clientCAs() (*x509.CertPool, error) {
-	if t.ClientCAFile == "" {
-		return nil, nil //nolint:nilnil // none, and nothing wrong
-	}
-	pem, err := os.ReadFile(t.ClientCAFile)
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, errors.New("has no certificate in PEM")
-	}
-	return pool, nil
-}
-
-// server is the configuration of a server that reads its files at each handshake.
-func (t *TLSConfig) server() *tls.Config {
-	read := func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		certificate, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
-		if err != nil {
-			return nil, err
-		}
-		config := &tls.Config{
-			MinVersion:   tls.VersionTLS12,
-			Certificates: []tls.Certificate{certificate},
-			NextProtos:   []string{"h2", "http/1.1"},
-		}
-		if config.ClientCAs, err = t.clientCAs(); err != nil {
-			return nil, err
-		}
-		if config.ClientCAs != nil {
-			config.ClientAuth = tls.RequireAndVerifyClientCert
-		}
-		return config, nil
-	}
-	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, GetConfigForClient: read}
 }
 
 func (t *TokenConfig) check() error {

@@ -56,10 +56,14 @@ func (s *Server) start(w http.ResponseWriter, r *http.Request) error {
 	}
 	id, verb := identity(body)
 	op, err := bellhop.ParseOperation(id, verb, time.Time{}, body)
-	if err != nil {
+	may := callerOf(r.Context()).may(op.TenantID)
+	switch {
+	case err != nil && may:
+		faults, stray := s.policy.Check(op, err)
+		return refused(append(faults, stray...).Err(), body)
+	case err != nil: // what another tenant may name is not this one's business
 		return refused(err, body)
-	}
-	if !callerOf(r.Context()).may(op.TenantID) {
+	case !may:
 		return newProblem(CodeForbidden, fmt.Sprintf("the token is not for tenant %q", op.TenantID))
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), answerWithin)
@@ -132,10 +136,16 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if wait > 0 && !report.State.Terminal() {
+		giveBack, ok := s.waiting.take(ctx, report.TenantID, s.policy.For(report.TenantID).Limits.Waits, 0)
+		if !ok {
+			return tooManyWait()
+		}
+		defer giveBack()
 		if !s.waits.TryAcquire(1) {
 			return busy()
 		}
 		defer s.waits.Release(1)
+		leave(ctx)
 	}
 	// Without a worker that answers nothing can be observed either.
 	present := func() error {

@@ -50,6 +50,10 @@ const (
 	CodeTooLarge ProblemCode = "TOO_LARGE"
 	// CodeInvalidOperation: the operation breaks a rule. Every fault is named.
 	CodeInvalidOperation ProblemCode = "INVALID_OPERATION"
+	// CodeTooManyOperations: the tenant has as many open operations as it may. Try again once one has ended.
+	CodeTooManyOperations ProblemCode = "TOO_MANY_OPERATIONS"
+	// CodeTooManyRequests: as many of the tenant's requests are answered, or wait for operations to end, as may. Try again.
+	CodeTooManyRequests ProblemCode = "TOO_MANY_REQUESTS"
 	// CodeInternal: bellhop itself is at fault.
 	CodeInternal ProblemCode = "INTERNAL"
 	// CodeBusy: as many requests wait for operations to end as may. Ask without wait, or later.
@@ -61,18 +65,20 @@ const (
 // Problems are all codes with the HTTP status that each comes with.
 func Problems() map[ProblemCode]int {
 	return map[ProblemCode]int{
-		CodeInvalidRequest:   http.StatusBadRequest,
-		CodeUnauthenticated:  http.StatusUnauthorized,
-		CodeForbidden:        http.StatusForbidden,
-		CodeNotFound:         http.StatusNotFound,
-		CodeMethodNotAllowed: http.StatusMethodNotAllowed,
-		CodeConflict:         http.StatusConflict,
-		CodeEnded:            http.StatusConflict,
-		CodeTooLarge:         http.StatusRequestEntityTooLarge,
-		CodeInvalidOperation: http.StatusUnprocessableEntity,
-		CodeInternal:         http.StatusInternalServerError,
-		CodeBusy:             http.StatusServiceUnavailable,
-		CodeUnavailable:      http.StatusServiceUnavailable,
+		CodeTooManyOperations: http.StatusTooManyRequests,
+		CodeTooManyRequests:   http.StatusTooManyRequests,
+		CodeInvalidRequest:    http.StatusBadRequest,
+		CodeUnauthenticated:   http.StatusUnauthorized,
+		CodeForbidden:         http.StatusForbidden,
+		CodeNotFound:          http.StatusNotFound,
+		CodeMethodNotAllowed:  http.StatusMethodNotAllowed,
+		CodeConflict:          http.StatusConflict,
+		CodeEnded:             http.StatusConflict,
+		CodeTooLarge:          http.StatusRequestEntityTooLarge,
+		CodeInvalidOperation:  http.StatusUnprocessableEntity,
+		CodeInternal:          http.StatusInternalServerError,
+		CodeBusy:              http.StatusServiceUnavailable,
+		CodeUnavailable:       http.StatusServiceUnavailable,
 	}
 }
 
@@ -89,10 +95,23 @@ func (p *Problem) Error() string { return string(p.Code) + ": " + p.Detail }
 // retryAfter is how many seconds is asked to wait who cannot be answered now.
 const retryAfter = "5"
 
-func busy() *Problem {
-	problem := newProblem(CodeBusy, "too many requests wait for operations to end already; ask without wait, or later")
-	problem.header.Set("Retry-After", retryAfter)
+// later is a problem that trying again solves, after that many seconds.
+func later(code ProblemCode, detail, seconds string) *Problem {
+	problem := newProblem(code, detail)
+	problem.header.Set("Retry-After", seconds)
 	return problem
+}
+
+func busy() *Problem {
+	return later(CodeBusy, "too many requests wait for operations to end already; ask without wait, or later", retryAfter)
+}
+
+func tooManyWait() *Problem {
+	return later(CodeTooManyRequests, "as many requests wait for the tenant's operations to end as may; ask without wait, or later", retryAfter)
+}
+
+func crowded() *Problem {
+	return later(CodeTooManyRequests, "as many of the tenant's requests are being answered as may; send fewer at once", "1")
 }
 
 // problemOf is what a caller is told of an error. What Temporal said is the operator's business and goes to the log.
@@ -112,10 +131,11 @@ func problemOf(err error) *Problem {
 		return newProblem(CodeConflict, "the id belongs to another operation; take another id, or send the operation as it was sent first")
 	case errors.Is(err, bellhop.ErrEnded):
 		return newProblem(CodeEnded, "the operation has ended, and nothing can be changed about it")
+	case errors.Is(err, bellhop.ErrTooMany):
+		return later(CodeTooManyOperations, "the tenant has as many open operations as it may; send the same again once one has ended "+
+			"(list them with ?open=true), or cancel one", retryAfter)
 	default:
-		problem = newProblem(CodeUnavailable, "bellhop cannot be asked at the moment; try again")
-		problem.header.Set("Retry-After", retryAfter)
-		return problem
+		return later(CodeUnavailable, "bellhop cannot be asked at the moment; try again", retryAfter)
 	}
 }
 

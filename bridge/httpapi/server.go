@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -18,6 +19,7 @@ import (
 
 	"bellhop"
 	"bellhop/bridge"
+	"bellhop/internal/tenancy"
 )
 
 //go:embed openapi.yaml
@@ -44,12 +46,15 @@ type Observe func(ctx context.Context, method, route string, status int, took ti
 type Server struct {
 	config  Config
 	ops     bridge.Operations
+	policy  *tenancy.Policy
 	tokens  tokens
 	logger  *slog.Logger
 	observe Observe
 	mux     *http.ServeMux
 	codec   *codecEndpoint // nil where it is not served
 	waits   *semaphore.Weighted
+	// waiting and asking are each tenant's shares of the requests that wait, and of those that do not.
+	waiting, asking shares
 	// stopping ends when the server is told to stop: who waits is answered then.
 	stopping context.Context
 	answer   context.CancelFunc
@@ -57,15 +62,20 @@ type Server struct {
 	address  string
 }
 
-// New makes a server of a configuration that is in order, see [Config.Check]. It does not listen yet.
-func New(config Config, ops bridge.Operations, logger *slog.Logger, observe Observe) (*Server, error) {
+// New makes a server of a configuration that is in order, see [Config.Check], for tenants who are bounded by a policy. It
+// does not listen yet.
+func New(config Config, ops bridge.Operations, policy *tenancy.Policy, logger *slog.Logger, observe Observe) (*Server, error) {
 	asJSON, err := yaml.YAMLToJSON(document)
 	if err != nil {
 		return nil, fmt.Errorf("read openapi.yaml: %w", err)
 	}
+	known, err := config.openTokens()
+	if err != nil {
+		return nil, fmt.Errorf("read tokens_file: %w", err)
+	}
 	s := &Server{
-		config: config, ops: ops, tokens: newTokens(config.Tokens), logger: logger, observe: observe,
-		mux: http.NewServeMux(), waits: semaphore.NewWeighted(int64(cmp.Or(config.Waits, defaultWaits))),
+		config: config, ops: ops, policy: policy, tokens: known, logger: logger, observe: observe,
+		mux: http.NewServeMux(), waits: semaphore.NewWeighted(int64(cmp.Or(config.Waits, DefaultWaits))),
 	}
 	s.stopping, s.answer = context.WithCancel(context.Background())
 	for pattern, handle := range map[string]func(http.ResponseWriter, *http.Request) error{
@@ -114,7 +124,12 @@ func (s *Server) Listen(failed func(error)) error {
 		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug),
 	}
 	if s.config.TLS != nil {
-		server.TLSConfig = s.config.TLS.server()
+		config, err := s.config.TLS.open()
+		if err != nil {
+			return errors.Join(fmt.Errorf("listen for the API: %w", err), listener.Close())
+		}
+		encrypted := &tlsListener{Listener: listener, config: config}
+		server.Handler, server.ConnContext, listener = encrypted.follow(s), encrypted.note, encrypted
 	}
 	s.stop = bridge.Serve(server, listener, stopWithin, func(err error) { failed(fmt.Errorf("serve the API: %w", err)) })
 	return nil
@@ -165,7 +180,41 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case pattern == "":
 		s.nowhere(recorded, r)
 	default:
-		s.mux.ServeHTTP(recorded, r)
+		room, ok := s.admit(r.Context(), asks)
+		if !ok {
+			recorded.problem(crowded())
+			return
+		}
+		defer room()
+		s.mux.ServeHTTP(recorded, r.WithContext(context.WithValue(r.Context(), roomKey{}, room)))
+	}
+}
+
+// queueFor is how long a request waits for others of its tenant to be answered before it is refused.
+const queueFor = 2 * time.Second
+
+// admit gives a request one of the places of its tenant. A token for several tenants has their places together for
+// itself; an operator's needs none.
+func (s *Server) admit(ctx context.Context, asks *caller) (giveBack func(), ok bool) {
+	if asks.operator {
+		return func() {}, true
+	}
+	key, limit := "token "+asks.name, 0
+	for _, tenant := range asks.tenants {
+		limit += s.policy.For(tenant).Limits.Requests
+	}
+	if len(asks.tenants) == 1 {
+		key = "tenant " + asks.tenants[0]
+	}
+	return s.asking.take(ctx, key, limit, queueFor)
+}
+
+type roomKey struct{}
+
+// leave gives back the place of a request that does not need it any more.
+func leave(ctx context.Context) {
+	if giveBack, ok := ctx.Value(roomKey{}).(func()); ok {
+		giveBack()
 	}
 }
 

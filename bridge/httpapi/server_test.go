@@ -51,7 +51,7 @@ func front(t *testing.T, config Config) (*Server, *bytes.Buffer) {
 	t.Helper()
 	require.NoError(t, config.Check())
 	var log bytes.Buffer
-	s, err := New(config, nil, slog.New(slog.NewTextHandler(&log, nil)), func(context.Context, string, string, int, time.Duration) {})
+	s, err := New(config, nil, nil, slog.New(slog.NewTextHandler(&log, nil)), func(context.Context, string, string, int, time.Duration) {})
 	require.NoError(t, err)
 	return s, &log
 }
@@ -173,12 +173,18 @@ func TestEveryFaultOfTheConfigurationIsNamed(t *testing.T) {
 		{
 			"TLS with files that are none",
 			func(c *Config) { c.TLS = &TLSConfig{CertFile: "/none", KeyFile: "/none", ClientCAFile: "/none"} },
-			[]string{"tls.cert_file", "tls.client_ca_file"},
+			[]string{"tls.cert_file", "tls.client_ca_file", "tls.key_file"},
 		},
 		{"a token without anything", func(c *Config) { c.Tokens = []TokenConfig{{}} }, []string{"tokens[0].name", "tokens[0].sha256", "tokens[0].tenants"}},
 		{"a token in the clear", func(c *Config) { c.Tokens[0].SHA256 = acmesToken }, []string{"tokens[0].sha256"}},
 		{"a token for a tenant that can be none", func(c *Config) { c.Tokens[0].Tenants[1] = "*" }, []string{"tokens[0].tenants[1]"}},
 		{"an operator of some tenants", func(c *Config) { c.Tokens[1].Tenants = []string{"acme"} }, []string{"tokens[1].tenants"}},
+		{"a file of tokens that is none", func(c *Config) { c.TokensFile = "/none" }, []string{"tokens_file"}},
+		{
+			"a file of tokens alone, which has faults",
+			func(c *Config) { c.Tokens, c.TokensFile = nil, "testdata/faulty-tokens.yaml" },
+			[]string{"tokens_file.tokens[0].sha256", "tokens_file.tokens[0].tenants", "tokens_file.tokens[1].name"},
+		},
 		{"a token twice", func(c *Config) { c.Tokens[1] = c.Tokens[0] }, []string{"tokens[1].name", "tokens[1].sha256"}},
 	} {
 		t.Run(tc.reason, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package restate
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -60,9 +61,10 @@ type Reference struct {
 
 // carryOut starts an operation and answers its outcome, also when it failed: the caller branches on it.
 func (c *compute) carryOut(ctx sdk.Context, verb bellhop.Verb, input json.RawMessage) (bellhop.Outcome, error) {
-	id := identify(ctx, input)
 	awakeable := sdk.Awakeable[bellhop.Outcome](ctx)
-	err := c.launch(ctx, id, func(run sdk.RunContext) (answer, error) { return c.begin(run, id, verb, input, awakeable.Id()) })
+	id, err := c.launch(ctx, input, func(run sdk.RunContext, id string) (answer, error) {
+		return c.begin(run, id, verb, input, awakeable.Id())
+	})
 	if err != nil {
 		return bellhop.Outcome{}, err
 	}
@@ -91,16 +93,23 @@ func (c *compute) carryOut(ctx sdk.Context, verb bellhop.Verb, input json.RawMes
 // each poll stays in its journal.
 const maxPatience = 10 * time.Minute
 
-// launch starts an operation. Of one whose invocation is cancelled meanwhile nothing is left to run.
-func (c *compute) launch(ctx sdk.Context, id string, start func(run sdk.RunContext) (answer, error)) error {
+// launch starts an operation and answers its id. Of one whose invocation is cancelled meanwhile nothing is left to run.
+func (c *compute) launch(ctx sdk.Context, input json.RawMessage, start func(run sdk.RunContext, id string) (answer, error)) (string, error) {
 	var g gate
+	id, derived := c.identify(ctx, input)
 	begun, cancelled := sdk.Run(ctx, func(run sdk.RunContext) (answer, error) {
-		return g.pass(func() (answer, error) { return start(run) })
+		return g.pass(func() (answer, error) {
+			started, err := start(run, id)
+			started.ID = id
+			return started, err
+		})
 	}, sdk.WithName("start"))
 	if cancelled != nil {
-		return c.giveUp(ctx, id, &g, cancelled)
+		return id, c.giveUp(ctx, id, &g, cancelled)
 	}
-	return begun.err()
+	// The id that it was started under: the worker that goes on may be configured to make others. Steps of before this
+	// version remember none, and there was no prefix then.
+	return cmp.Or(begun.ID, derived), begun.err()
 }
 
 // begin starts the operation with one callback more, which completes the awakeable.
@@ -208,15 +217,15 @@ func (g *gate) close() {
 
 // start starts an operation and answers its id. Starting the same one again under its id starts nothing.
 func (c *compute) start(ctx sdk.Context, input json.RawMessage) (Reference, error) {
-	id := identify(ctx, input)
 	var given struct {
 		Verb bellhop.Verb `json:"operation_type"`
 	}
 	_ = json.Unmarshal(input, &given) //nolint:errcheck // what is wrong with it is found when it is started
-	return Reference{OperationID: id}, c.launch(ctx, id, func(run sdk.RunContext) (answer, error) {
+	id, err := c.launch(ctx, input, func(run sdk.RunContext, id string) (answer, error) {
 		_, err := c.ops.Start(run, id, given.Verb, input)
 		return answerTo(err)
 	})
+	return Reference{OperationID: id}, err
 }
 
 // status tells where an operation stands now.
@@ -248,15 +257,20 @@ func (c *compute) cancel(ctx sdk.Context, of Reference) (Reference, error) {
 }
 
 // identify is the operation's id: the one in the input, else one that stays the same however often the invocation is
-// tried. It is not the invocation's own id, which can be read out of it: that id makes up most of an awakeable's, which
-// is a secret, while an operation's id may be seen.
-func identify(ctx sdk.Context, input json.RawMessage) string {
-	var given Reference
-	if json.Unmarshal(input, &given) == nil && given.OperationID != "" {
-		return given.OperationID
+// tried; derived is that one without the prefix of its tenant's ids. It is not the invocation's own id, which can be read
+// out of it: that id makes up most of an awakeable's, which is a secret, while an operation's id may be seen.
+func (c *compute) identify(ctx sdk.Context, input json.RawMessage) (id, derived string) {
+	var members map[string]json.RawMessage
+	_ = json.Unmarshal(input, &members)              //nolint:errcheck // the faults are named when it is started
+	_ = json.Unmarshal(members["operation_id"], &id) //nolint:errcheck // as above
+	if id != "" {
+		return id, id
 	}
+	var tenant string
+	_ = json.Unmarshal(members["tenant_id"], &tenant) //nolint:errcheck // as above
 	sum := sha256.Sum256([]byte(ctx.Request().ID))
-	return "restate-" + hex.EncodeToString(sum[:16])
+	derived = "restate-" + hex.EncodeToString(sum[:16])
+	return c.ops.MakeID(tenant, derived), derived
 }
 
 // answer is what became of a call, as a step remembers it: no code when it was done, else why it is refused for ever.
@@ -265,16 +279,22 @@ type answer struct {
 	Code     int               `json:"code,omitempty"`
 	Message  string            `json:"message,omitempty"`
 	Metadata map[string]string `json:"metadata,omitempty"`
+	// ID is the id of the operation that was started.
+	ID string `json:"id,omitempty"`
 }
 
-// answerTo tells what is refused for ever from what Restate tries again.
+// answerTo tells what is refused for ever from what Restate tries again; that a tenant has too many open operations is not
+// for ever.
 func answerTo(err error) (answer, error) {
 	faults, invalid := errors.AsType[bellhop.Faults](err)
 	switch {
 	case err == nil:
 		return answer{}, nil
 	case invalid:
-		return answer{http.StatusBadRequest, bellhop.InvalidOperation(faults).Error(), map[string]string{"code": string(bellhop.CodeInvalidOperation)}}, nil
+		return answer{
+			Code: http.StatusBadRequest, Message: bellhop.InvalidOperation(faults).Error(),
+			Metadata: map[string]string{"code": string(bellhop.CodeInvalidOperation)},
+		}, nil
 	case errors.Is(err, bellhop.ErrNotFound):
 		return answer{Code: http.StatusNotFound, Message: err.Error()}, nil
 	case errors.Is(err, bellhop.ErrConflict), errors.Is(err, bellhop.ErrEnded):

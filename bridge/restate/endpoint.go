@@ -2,16 +2,20 @@ package restate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/restatedev/sdk-go/server"
 
 	"bellhop"
 	"bellhop/bridge"
+	"bellhop/internal/reload"
 )
 
 // ComputeConfig serves the Restate service Compute, by which Restate handlers and whoever may call Restate's ingress
@@ -23,6 +27,9 @@ type ComputeConfig struct {
 	// IdentityKeys are the public keys by which Restate proves who it is, such as "publickeyv1_…"; a request that none of
 	// them signed is refused. Several are for rotation. Default: none, whoever reaches the address may do everything.
 	IdentityKeys []string `json:"identity_keys"`
+	// IdentityKeysFile is a file with further such keys, one a line; lines that begin with # are comments. It is read
+	// again when it changes. Default: none.
+	IdentityKeysFile string `json:"identity_keys_file" file:"public"`
 	// Target names the target of type restate by which handlers that wait for an operation are called back. Required.
 	Target string `json:"target"`
 	// Tenants are those whose operations may be started, polled and cancelled. Default: all.
@@ -55,14 +62,15 @@ func (c ComputeConfig) Check() error {
 	switch {
 	case err != nil:
 		faults.Add("listen", `must be host:port, such as %q`, defaultListen)
-	case len(c.IdentityKeys) == 0 && !bridge.Loopback(host):
+	case len(c.IdentityKeys) == 0 && c.IdentityKeysFile == "" && !bridge.Loopback(host):
 		faults.Add("identity_keys", "are required where others than this machine reach the service: %s is not on loopback", c.Listen)
 	}
 	for i, key := range c.IdentityKeys {
-		// The SDK checks all of them at once and does not say which.
-		if _, err := server.NewRestate().WithLogger(slog.DiscardHandler, true).WithIdentityV1(key).Handler(); err != nil {
-			faults.Add(fmt.Sprintf("identity_keys[%d]", i), "%s", err)
-		}
+		faults.Note(fmt.Sprintf("identity_keys[%d]", i), checkIdentityKey(key))
+	}
+	if c.IdentityKeysFile != "" {
+		_, err := reload.File(c.IdentityKeysFile, parseIdentityKeys)
+		faults.Note("identity_keys_file", err)
 	}
 	if c.Target == "" {
 		faults.Add("target", "is required: the name of a target of type restate")
@@ -72,6 +80,31 @@ func (c ComputeConfig) Check() error {
 		faults.Add("poll_after", "must be at least 1s")
 	}
 	return faults.Err()
+}
+
+// checkIdentityKey says what is wrong with a key. The SDK checks all of them at once and does not say which.
+func checkIdentityKey(key string) error {
+	_, err := server.NewRestate().WithLogger(slog.DiscardHandler, true).WithIdentityV1(key).Handler()
+	return err
+}
+
+// parseIdentityKeys parses a file of keys. One without a key is a mistake: it must not open the service to everyone.
+func parseIdentityKeys(text []byte) ([]string, error) {
+	var keys []string
+	for number, line := range strings.Split(string(text), "\n") {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		if err := checkIdentityKey(line); err != nil {
+			return nil, fmt.Errorf("line %d: %w", number+1, err)
+		}
+		keys = append(keys, line)
+	}
+	if len(keys) == 0 {
+		return nil, errors.New("has no key")
+	}
+	return keys, nil
 }
 
 // Endpoint serves the Restate service Compute.
@@ -88,12 +121,26 @@ func Listen(config ComputeConfig, ops bridge.Compute, logger *slog.Logger, faile
 		return nil, err
 	}
 	config = config.withDefaults()
-	endpoint := server.NewRestate().WithLogger(quieter{logger.Handler()}, true)
-	if len(config.IdentityKeys) > 0 {
-		endpoint.WithIdentityV1(config.IdentityKeys...)
-	}
 	c := &compute{ops: config.Tenants.For(ops), target: config.Target, pollAfter: time.Duration(config.PollAfter)}
-	handler, err := endpoint.Bind(c.definition()).Handler()
+	handle := func(keys []string) (http.Handler, error) {
+		endpoint := server.NewRestate().WithLogger(quieter{logger.Handler()}, true)
+		if len(keys) > 0 {
+			endpoint.WithIdentityV1(keys...)
+		}
+		return endpoint.Bind(c.definition()).Handler()
+	}
+	handler, err := handle(config.IdentityKeys)
+	if config.IdentityKeysFile != "" {
+		var current *reload.Value[http.Handler]
+		current, err = reload.File(config.IdentityKeysFile, func(text []byte) (http.Handler, error) {
+			keys, err := parseIdentityKeys(text)
+			if err != nil {
+				return nil, err
+			}
+			return handle(slices.Concat(config.IdentityKeys, keys))
+		})
+		handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { current.Get().ServeHTTP(w, r) })
+	}
 	if err != nil {
 		return nil, err
 	}

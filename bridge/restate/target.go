@@ -11,12 +11,13 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"regexp"
 	"strings"
+	"unicode"
 
 	"bellhop"
 	"bellhop/bridge"
+	"bellhop/internal/reload"
 )
 
 // Config is a target of type "restate".
@@ -24,8 +25,8 @@ type Config struct {
 	// Ingress is the URL of Restate's ingress, such as "http://127.0.0.1:8080". Required.
 	Ingress string `json:"ingress"`
 	// AuthKeyFile is a file with the key that the ingress asks for, such as an API key of Restate Cloud, sent as a
-	// bearer token. It is read at each attempt, so it can be rotated. Default: none.
-	AuthKeyFile string `json:"auth_key_file"`
+	// bearer token. It is read again when it changes. Default: none.
+	AuthKeyFile string `json:"auth_key_file" file:"secret"`
 }
 
 // Address finds a caller in Restate, in one of two ways: the awakeable that a handler waits for ("awakeable"), or a
@@ -40,9 +41,10 @@ type Address struct {
 
 // Target calls handlers of one Restate environment back.
 type Target struct {
-	ingress     *url.URL
-	authKeyFile string
-	client      *http.Client
+	ingress *url.URL
+	// authKey is nil where the ingress asks for none.
+	authKey *reload.Value[string]
+	client  *http.Client
 }
 
 // New makes a target.
@@ -57,11 +59,10 @@ func New(config Config) (*Target, error) {
 	case ingress.User != nil || ingress.RawQuery != "" || ingress.Fragment != "":
 		faults.Add("ingress", "must have no user, no query and no fragment; a key belongs into auth_key_file")
 	}
-	t := &Target{ingress: ingress, authKeyFile: config.AuthKeyFile, client: bridge.HTTPClient(http.ProxyFromEnvironment, nil)}
-	if config.AuthKeyFile != "" && len(faults) == 0 {
-		if _, err := t.authKey(); err != nil {
-			faults.Add("auth_key_file", "%s", err)
-		}
+	t := &Target{ingress: ingress, client: bridge.HTTPClient(http.ProxyFromEnvironment, nil)}
+	if config.AuthKeyFile != "" {
+		t.authKey, err = reload.File(config.AuthKeyFile, parseAuthKey)
+		faults.Note("auth_key_file", err)
 	}
 	if err := faults.Err(); err != nil {
 		return nil, err
@@ -69,17 +70,13 @@ func New(config Config) (*Target, error) {
 	return t, nil
 }
 
-func (t *Target) authKey() (string, error) {
-	if t.authKeyFile == "" {
-		return "", nil
-	}
-	text, err := os.ReadFile(t.authKeyFile)
-	if err != nil {
-		return "", err
-	}
+func parseAuthKey(text []byte) (string, error) {
 	key := strings.TrimSpace(string(text))
-	if key == "" {
-		return "", fmt.Errorf("%s is empty", t.authKeyFile)
+	switch {
+	case key == "":
+		return "", errors.New("is empty")
+	case strings.ContainsFunc(key, unicode.IsControl):
+		return "", errors.New("must be one line of text")
 	}
 	return key, nil
 }
@@ -169,9 +166,9 @@ func (t *Target) Deliver(ctx context.Context, raw json.RawMessage, m bridge.Mess
 	if err := faults.Err(); err != nil {
 		return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
 	}
-	key, err := t.authKey()
-	if err != nil {
-		return bridge.Result{Verdict: bridge.Blocked, Err: fmt.Errorf("read the ingress's key: %w", err)}
+	key := ""
+	if t.authKey != nil {
+		key = t.authKey.Get()
 	}
 	var path []string
 	header := http.Header{"Content-Type": {"application/json"}, "User-Agent": {"bellhop"}}
@@ -189,11 +186,12 @@ func (t *Target) Deliver(ctx context.Context, raw json.RawMessage, m bridge.Mess
 		path = []string{address.Service, address.Handler, "send"}
 	}
 	if address.Awakeable == "" {
-		header.Set("Idempotency-Key", m.ID)
+		header.Set("Idempotency-Key", m.Key())
 	}
 	if key != "" {
 		header.Set("Authorization", "Bearer "+key)
 	}
+	ctx, sent := bridge.Sending(ctx)
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, t.ingress.JoinPath(path...).String(), bytes.NewReader(body))
 	if err != nil {
 		return bridge.Result{Verdict: bridge.Undeliverable, Err: errors.New("the address makes no URL")}
@@ -206,7 +204,7 @@ func (t *Target) Deliver(ctx context.Context, raw json.RawMessage, m bridge.Mess
 		if broken, ok := errors.AsType[*url.Error](err); ok {
 			err = broken.Err
 		}
-		return bridge.Result{Verdict: bridge.Retry, Unknown: bridge.Sent(err), Err: fmt.Errorf("call %s: %w", t.ingress.Host, err)}
+		return bridge.Result{Verdict: bridge.Retry, Unknown: sent(), Err: fmt.Errorf("call %s: %w", t.ingress.Host, err)}
 	}
 	defer response.Body.Close() //nolint:errcheck // what matters was read
 	return classify(address, response, bridge.Said(response, address.Awakeable, key))

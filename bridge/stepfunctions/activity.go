@@ -48,6 +48,10 @@ type Activity struct {
 // to another task.
 const CodeOperationConflict bellhop.Code = "OPERATION_CONFLICT"
 
+// CodeTooManyOperations is the error of a task whose tenant has as many open operations as it may, and as many tasks that
+// wait for that to change. It can be retried.
+const CodeTooManyOperations bellhop.Code = "TOO_MANY_OPERATIONS"
+
 const (
 	defaultPolls = 4
 	maxPolls     = 1000 // of one activity, as AWS has it
@@ -104,12 +108,17 @@ type Poller struct {
 	Through *Target
 	// Start starts an operation, as [bridge.Operations] does.
 	Start func(ctx context.Context, id string, verb bellhop.Verb, input []byte) (before bool, err error)
+	// MakeID makes the id of an operation whose task's input names none, as [bridge.Operations] does.
+	MakeID func(tenant, derived string) string
 	// Drain is how long polls that are open, and tasks that they bring, may take once the poller is told to stop.
 	Drain time.Duration
 	Log   *slog.Logger
 
 	mu      sync.Mutex
 	trouble string
+	// aside is how many tasks of each tenant wait until it may open an operation, and queue waits for all of them.
+	aside map[string]int
+	queue sync.WaitGroup
 }
 
 // Run polls until ctx ends. Then it asks for no further tasks, but waits for those that it has asked for: a task that is
@@ -131,12 +140,13 @@ func (p *Poller) Run(ctx context.Context) {
 		polling.Go(func() {
 			for ctx.Err() == nil {
 				if token, input, ok := p.poll(ctx, working); ok {
-					p.take(working, token, input)
+					p.take(ctx, working, token, input)
 				}
 			}
 		})
 	}
 	polling.Wait()
+	p.queue.Wait()
 }
 
 // poll asks for a task, again and again until there is one or ctx ends.
@@ -167,7 +177,7 @@ func (p *Poller) poll(ctx, working context.Context) (token, input string, ok boo
 func (p *Poller) tell(err error) {
 	now := ""
 	if err != nil {
-		now = classify(err).Err.Error()
+		now = classify(err, false).Err.Error()
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -181,37 +191,107 @@ func (p *Poller) tell(err error) {
 	p.trouble = now
 }
 
-// take starts the operation of a task, however long that takes, or fails the task if there is none in its input.
-func (p *Poller) take(ctx context.Context, token, input string) {
+// take starts the operation of a task, however long that takes, or fails the task if there is none in its input. A task
+// whose tenant has too many open operations waits beside the polls, which are there for the others.
+func (p *Poller) take(ctx, working context.Context, token, input string) {
 	ask, failure := p.read(token, []byte(input))
-	if failure == nil {
-		start := func() (bool, error) {
-			before, err := p.Start(ctx, ask.id, ask.verb, ask.input)
-			if _, refused := errors.AsType[bellhop.Faults](err); refused || errors.Is(err, bellhop.ErrConflict) {
-				err = backoff.Permanent(err)
-			}
-			return before, err
-		}
-		_, err := backoff.Retry(ctx, start, backoff.WithBackOff(pauses()), backoff.WithMaxElapsedTime(0),
-			backoff.WithNotify(func(err error, in time.Duration) {
-				p.Log.Warn("a task's operation cannot be started yet", "operation", ask.id, "error", err, "again_in", in)
-			}))
-		faults, refused := errors.AsType[bellhop.Faults](err)
-		switch {
-		case err == nil:
-			p.Log.Debug("a task's operation is started", "operation", ask.id)
-			return
-		case refused:
-			failure = bellhop.InvalidOperation(faults)
-		case errors.Is(err, bellhop.ErrConflict):
-			failure = conflict(ask.id)
-		default:
-			p.Log.Error("the worker ends before a task's operation could be started; the task ends when its state times out",
-				"operation", ask.id, "error", err)
-			return
-		}
+	if failure != nil {
+		p.fail(working, token, ask, failure)
+		return
 	}
-	p.fail(ctx, token, ask, failure)
+	err := p.start(working, ask)
+	if !errors.Is(err, bellhop.ErrTooMany) || !p.setAside(ask.tenant, 1) {
+		p.settle(working, token, ask, err)
+		return
+	}
+	p.Log.Info("a task waits until its tenant may open an operation", "operation", ask.id)
+	p.queue.Go(func() {
+		defer p.setAside(ask.tenant, -1)
+		p.wait(ctx, working, token, ask, err)
+	})
+}
+
+// start starts an operation, however often that has to be tried.
+func (p *Poller) start(ctx context.Context, ask request) error {
+	start := func() (bool, error) {
+		before, err := p.Start(ctx, ask.id, ask.verb, ask.input)
+		_, refused := errors.AsType[bellhop.Faults](err)
+		if refused || errors.Is(err, bellhop.ErrConflict) || errors.Is(err, bellhop.ErrTooMany) {
+			err = backoff.Permanent(err)
+		}
+		return before, err
+	}
+	_, err := backoff.Retry(ctx, start, backoff.WithBackOff(pauses()), backoff.WithMaxElapsedTime(0),
+		backoff.WithNotify(func(err error, in time.Duration) {
+			p.Log.Warn("a task's operation cannot be started yet", "operation", ask.id, "error", err, "again_in", in)
+		}))
+	return err
+}
+
+// settle fails a task whose operation could not be started.
+func (p *Poller) settle(ctx context.Context, token string, ask request, err error) {
+	faults, refused := errors.AsType[bellhop.Faults](err)
+	switch {
+	case err == nil:
+		p.Log.Debug("a task's operation is started", "operation", ask.id)
+	case refused:
+		p.fail(ctx, token, ask, bellhop.InvalidOperation(faults))
+	case errors.Is(err, bellhop.ErrConflict):
+		p.fail(ctx, token, ask, conflict(ask.id))
+	case errors.Is(err, bellhop.ErrTooMany):
+		p.fail(ctx, token, ask, &bellhop.Failure{
+			Code: CodeTooManyOperations, Retryable: true,
+			Message: fmt.Sprintf("%s; retry the state, with a backoff", err),
+		})
+	default:
+		p.Log.Error("the worker ends before a task's operation could be started; the task ends when its state times out",
+			"operation", ask.id, "error", err)
+	}
+}
+
+const (
+	// maxAside is how many tasks of one tenant wait at a worker.
+	maxAside = 64
+	// maxAsidePause bounds the wait between two tries for a task that waits.
+	maxAsidePause = 10 * time.Second
+)
+
+// setAside notes a task that waits, or that waits no longer. It says no if too many of its tenant do already.
+func (p *Poller) setAside(tenant string, more int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.aside[tenant]+more > maxAside {
+		return false
+	}
+	if p.aside == nil {
+		p.aside = map[string]int{}
+	}
+	if p.aside[tenant] += more; p.aside[tenant] == 0 {
+		delete(p.aside, tenant)
+	}
+	return true
+}
+
+// wait tries to start an operation until its tenant may open it. The task is kept alive meanwhile; one whose state has
+// ended is dropped. A worker that stops fails the task, since nobody else could take it up.
+func (p *Poller) wait(ctx, working context.Context, token string, ask request, refused error) {
+	pause := pauses()
+	pause.MaxInterval = maxAsidePause
+	try := func() (ended bool, err error) {
+		told := p.Through.Heartbeat(working, taskAddress(token)).Verdict
+		if told == bridge.Closed || told == bridge.Undeliverable {
+			p.Log.Info("a task has ended that waited", "operation", ask.id)
+			return true, nil
+		}
+		if refused = p.start(working, ask); errors.Is(refused, bellhop.ErrTooMany) {
+			return false, refused
+		}
+		return false, nil
+	}
+	ended, _ := backoff.Retry(ctx, try, backoff.WithBackOff(pause), backoff.WithMaxElapsedTime(0)) //nolint:errcheck // it is in refused
+	if !ended {
+		p.settle(working, token, ask, refused)
+	}
 }
 
 func conflict(id string) *bellhop.Failure {
@@ -273,7 +353,11 @@ func (p *Poller) read(token string, input []byte) (request, *bellhop.Failure) {
 	var members map[string]json.RawMessage
 	_ = json.Unmarshal(input, &members) //nolint:errcheck // ParseOperation says what is wrong
 	sum := sha256.Sum256([]byte(token))
-	ask := request{id: "sfn-" + hex.EncodeToString(sum[:16]), verb: p.Verb}
+	tenant := p.Tenant
+	if tenant == "" {
+		_ = json.Unmarshal(members["tenant_id"], &tenant) //nolint:errcheck // as above
+	}
+	ask := request{id: p.MakeID(tenant, "sfn-"+hex.EncodeToString(sum[:16])), verb: p.Verb}
 	_ = json.Unmarshal(members["operation_id"], &ask.id) //nolint:errcheck // as above
 	var faults bellhop.Faults
 	if ask.verb == "" {
@@ -352,7 +436,7 @@ func taskAddress(token string) json.RawMessage {
 }
 
 // pauses are the waits between two tries of whatever failed.
-func pauses() backoff.BackOff {
+func pauses() *backoff.ExponentialBackOff {
 	b := backoff.NewExponentialBackOff()
 	b.InitialInterval, b.Multiplier, b.MaxInterval = time.Second, 2, maxPause
 	return b

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -29,8 +30,11 @@ type engine struct {
 	input string
 	ended chan call
 
-	mu    sync.Mutex
-	given bool
+	mu sync.Mutex
+	// tasks is how many there are to hand out.
+	tasks int
+	// gone is the error with which heartbeats are answered; empty when there is none.
+	gone string
 	// refuse is how many calls are refused with the error of this name, before any is taken.
 	refuse int
 	name   string
@@ -38,7 +42,7 @@ type engine struct {
 
 func newEngine(t *testing.T, input string) *engine {
 	t.Helper()
-	e := &engine{input: input, ended: make(chan call, 1)}
+	e := &engine{input: input, ended: make(chan call, 1), tasks: 1}
 	e.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var c call
 		if json.NewDecoder(r.Body).Decode(&c.body) != nil {
@@ -46,11 +50,11 @@ func newEngine(t *testing.T, input string) *engine {
 		}
 		c.action = strings.TrimPrefix(r.Header.Get("X-Amz-Target"), "AWSStepFunctions.")
 		e.mu.Lock()
-		refused, given := e.refuse > 0, e.given
+		refused, given := e.refuse > 0, e.tasks == 0
 		if refused {
 			e.refuse--
-		} else if c.action == "GetActivityTask" {
-			e.given = true
+		} else if c.action == "GetActivityTask" && !given {
+			e.tasks--
 		}
 		e.mu.Unlock()
 		w.Header().Set("Content-Type", "application/x-amz-json-1.0")
@@ -59,6 +63,9 @@ func newEngine(t *testing.T, input string) *engine {
 		case refused:
 			w.WriteHeader(http.StatusBadRequest)
 			answer["__type"] = "com.amazonaws.sfn#" + e.name
+		case c.action == "SendTaskHeartbeat" && e.gone != "":
+			w.WriteHeader(http.StatusBadRequest)
+			answer["__type"] = "com.amazonaws.sfn#" + e.gone
 		case c.action != "GetActivityTask":
 			e.ended <- c
 		case given: // there is no other
@@ -115,9 +122,14 @@ func poll(t *testing.T, e *engine, activity stepfunctions.Activity, errs ...erro
 		t.Fatal(err)
 	}
 	starts, log := make(chan started, 1), &logged{}
+	var mu sync.Mutex
 	poller := &stepfunctions.Poller{
 		Activity: activity, Through: target, Log: slog.New(slog.NewTextHandler(log, nil)),
+		Drain:  5 * time.Second,
+		MakeID: func(tenant, derived string) string { return tenant + ":" + derived },
 		Start: func(_ context.Context, id string, verb bellhop.Verb, input []byte) (bool, error) {
+			mu.Lock()
+			defer mu.Unlock()
 			if len(errs) > 0 {
 				err := errs[0]
 				errs = errs[1:]
@@ -170,14 +182,14 @@ func TestTaskBecomesAnOperation(t *testing.T) {
 		{
 			"IDOfTheToken",
 			`{"tenant_id": "acme", ` + operation + `}`,
-			"each try has its own", provision, "sfn-7a47fead8a01fe5da6e237a9013b08a9", bellhop.Provision, plain,
+			"each try has its own, with the prefix of its tenant", provision, "acme:sfn-7a47fead8a01fe5da6e237a9013b08a9", bellhop.Provision, plain,
 		},
 		{
 			"TenantOfTheActivity",
 			`{` + operation + `}`,
 			"the input need not say it",
 			stepfunctions.Activity{Verb: bellhop.Provision, Tenant: "acme"},
-			"", bellhop.Provision, plain,
+			"acme:sfn-7a47fead8a01fe5da6e237a9013b08a9", bellhop.Provision, plain,
 		},
 		{
 			"Heartbeat",
@@ -288,6 +300,75 @@ func TestTroubleIsSatOut(t *testing.T) {
 			t.Errorf("%q is not logged once:\n%s", once, log)
 		}
 	}
+}
+
+// TestTask_WaitsWhileItsTenantHasTooManyOperations has the first starts refused for that.
+func TestTask_WaitsWhileItsTenantHasTooManyOperations(t *testing.T) {
+	t.Parallel()
+	const input = `{"tenant_id": "acme", "provider": "docker", "spec": {"image": "nginx:1.27"}}`
+	provision := stepfunctions.Activity{Verb: bellhop.Provision}
+	tooMany := fmt.Errorf("start: %w", bellhop.ErrTooMany)
+	isFailure := func(c call) bool {
+		return c.action == "SendTaskFailure" && c.body["error"] == string(stepfunctions.CodeTooManyOperations)
+	}
+	t.Run("ItIsStartedInTheEnd", func(t *testing.T) {
+		t.Parallel()
+		e := newEngine(t, input)
+		starts, _ := poll(t, e, provision, tooMany, tooMany)
+		for range 2 {
+			if got := <-e.ended; got.action != "SendTaskHeartbeat" {
+				t.Fatalf("the task was told %+v", got)
+			}
+		}
+		<-starts
+	})
+	t.Run("NobodyWaitsForItAnyMore", func(t *testing.T) {
+		t.Parallel()
+		e := newEngine(t, input)
+		e.gone = "TaskTimedOut"
+		starts, log := poll(t, e, provision, tooMany)
+		for deadline := time.Now().Add(10 * time.Second); !strings.Contains(log.String(), "has ended that waited"); {
+			if time.Now().After(deadline) {
+				t.Fatalf("the task is waited for:\n%s", log)
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		if len(starts) > 0 {
+			t.Error("its operation was started all the same")
+		}
+	})
+	t.Run("TheWorkerStops", func(t *testing.T) {
+		t.Parallel()
+		e := newEngine(t, input)
+		told := make(chan []call)
+		t.Run("Run", func(t *testing.T) { // at its end the poller is stopped
+			poll(t, e, provision, slices.Repeat([]error{tooMany}, 1000)...)
+			<-e.ended
+			go func() {
+				var calls []call
+				for c := range e.ended {
+					calls = append(calls, c)
+				}
+				told <- calls
+			}()
+		})
+		close(e.ended)
+		if calls := <-told; len(calls) == 0 || !isFailure(calls[len(calls)-1]) {
+			t.Errorf("the task was told %+v", calls)
+		}
+	})
+	t.Run("TooManyWait", func(t *testing.T) {
+		t.Parallel()
+		e := newEngine(t, input)
+		e.tasks = 65
+		poll(t, e, provision, slices.Repeat([]error{tooMany}, 1000)...)
+		for !isFailure(<-e.ended) {
+		}
+		go func() { // at the end all of them fail
+			for range e.ended {
+			}
+		}()
+	})
 }
 
 func TestActivityIsChecked(t *testing.T) {

@@ -137,6 +137,7 @@ func (t *Target) Deliver(ctx context.Context, raw json.RawMessage, m bridge.Mess
 	if _, err := t.credentials.Retrieve(ctx); err != nil {
 		return withoutCredentials(ctx, err)
 	}
+	ctx, sent := bridge.Sending(ctx)
 	if failed {
 		_, err = t.client.SendTaskFailure(ctx, &sfn.SendTaskFailureInput{
 			TaskToken: &address.TaskToken,
@@ -149,7 +150,7 @@ func (t *Target) Deliver(ctx context.Context, raw json.RawMessage, m bridge.Mess
 			Output:    aws.String(string(body)),
 		})
 	}
-	return classify(err)
+	return classify(err, sent())
 }
 
 // Heartbeat keeps the task from its heartbeat timeout.
@@ -161,13 +162,14 @@ func (t *Target) Heartbeat(ctx context.Context, raw json.RawMessage) bridge.Resu
 	if _, err := t.credentials.Retrieve(ctx); err != nil {
 		return withoutCredentials(ctx, err)
 	}
+	ctx, sent := bridge.Sending(ctx)
 	_, err := t.client.SendTaskHeartbeat(ctx, &sfn.SendTaskHeartbeatInput{TaskToken: &address.TaskToken})
-	return classify(err)
+	return classify(err, sent())
 }
 
 func withoutCredentials(ctx context.Context, err error) bridge.Result {
-	result := classify(err)
-	result.Unknown = false // nothing was sent
+	const sent = false
+	result := classify(err, sent)
 	if _, answered := errors.AsType[*smithyhttp.ResponseError](err); !answered && ctx.Err() == nil {
 		result.Verdict = bridge.Blocked // there are none
 	}
@@ -175,15 +177,15 @@ func withoutCredentials(ctx context.Context, err error) bridge.Result {
 	return result
 }
 
-// classify says what an answer means.
-func classify(err error) bridge.Result {
+// classify says what an answer means. Without one it counts whether the request may have been sent.
+func classify(err error, sent bool) bridge.Result {
 	if err == nil {
 		return bridge.Result{Verdict: bridge.Acknowledged}
 	}
-	result := bridge.Result{Verdict: bridge.Retry, Unknown: bridge.Sent(err), Err: err}
+	result := bridge.Result{Verdict: bridge.Retry, Unknown: sent, Err: err}
 	if answered, ok := errors.AsType[*smithyhttp.ResponseError](err); ok {
 		status := answered.HTTPStatusCode()
-		result.Unknown = status < http.StatusBadRequest || status >= http.StatusInternalServerError
+		result.Unknown = sent && (status < http.StatusBadRequest || status >= http.StatusInternalServerError)
 		if answered.Response != nil {
 			result.RetryAfter = bridge.RetryAfter(answered.Response.Header)
 		}

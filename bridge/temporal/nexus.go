@@ -2,6 +2,7 @@ package temporal
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"bellhop"
 	"bellhop/bridge"
 	"bellhop/bridge/temporal/compute"
+	"bellhop/internal/own"
 )
 
 // NewService makes the Nexus service whose contract is package compute.
@@ -24,9 +26,9 @@ func NewService(ops bridge.Compute) *nexus.Service {
 	s := &service{ops: ops}
 	made := nexus.NewService(compute.Service)
 	made.MustRegister(
-		s.carryOut(compute.Provision.Name(), bellhop.Provision, "ProvisionCompute"),
-		s.carryOut(compute.Update.Name(), bellhop.Update, "UpdateCompute"),
-		s.carryOut(compute.Delete.Name(), bellhop.Delete, "DeleteCompute"),
+		s.carryOut(compute.Provision.Name(), bellhop.Provision, own.Provision),
+		s.carryOut(compute.Update.Name(), bellhop.Update, own.Update),
+		s.carryOut(compute.Delete.Name(), bellhop.Delete, own.Delete),
 		nexus.NewSyncOperation(compute.Start.Name(), s.start),
 		nexus.NewSyncOperation(compute.Status.Name(), s.status),
 		nexus.NewSyncOperation(compute.Cancel.Name(), s.cancel),
@@ -69,7 +71,7 @@ func (c *carryOut) Start(ctx context.Context, input converter.RawValue, options 
 	if _, ended := errors.AsType[*serviceerror.WorkflowExecutionAlreadyStarted](err); !ended {
 		return result, err
 	}
-	report, err := c.service.ops.Status(ctx, identify(input, options))
+	report, err := c.service.ops.Status(ctx, c.service.identify(input, options))
 	if err != nil {
 		return nil, refused(err)
 	}
@@ -93,9 +95,40 @@ func (c *carryOut) Start(ctx context.Context, input converter.RawValue, options 
 	}
 }
 
+// runToken is the operation token that the SDK gives to whoever starts a workflow by Nexus. It is not signed: anybody who
+// may call the endpoint can make one up.
+type runToken struct {
+	Version    int    `json:"v"`
+	Type       int    `json:"t"`
+	Namespace  string `json:"ns"`
+	WorkflowID string `json:"wid"`
+}
+
+// typeWorkflowRun is the type of such a token.
+const typeWorkflowRun = 1
+
+// Cancel is part of [nexus.Operation]. The SDK's own would cancel any workflow that a token names; this one cancels
+// operations, of the tenants that may be acted for from here.
+func (c *carryOut) Cancel(ctx context.Context, text string, _ nexus.CancelOperationOptions) error {
+	var token runToken
+	data, err := base64.RawURLEncoding.DecodeString(text)
+	if err == nil {
+		err = json.Unmarshal(data, &token)
+	}
+	if err != nil || token.Version != 0 || token.Type != typeWorkflowRun || token.WorkflowID == "" ||
+		token.Namespace != temporalnexus.GetOperationInfo(ctx).Namespace {
+		return nexus.NewHandlerErrorf(nexus.HandlerErrorTypeBadRequest, "this is not the token of an operation of this service")
+	}
+	err = c.service.ops.Cancel(ctx, token.WorkflowID)
+	if errors.Is(err, bellhop.ErrEnded) {
+		return nil // the caller hears how it ended
+	}
+	return refused(err)
+}
+
 // begin starts an operation and answers its id.
 func (s *service) begin(ctx context.Context, verb bellhop.Verb, input converter.RawValue, options nexus.StartOperationOptions) (string, error) {
-	id := identify(input, options)
+	id := s.identify(input, options)
 	data, err := readInput(input)
 	if err == nil {
 		_, err = s.ops.Start(ctx, id, verb, data)
@@ -122,12 +155,16 @@ func (s *service) cancel(ctx context.Context, of compute.Reference, _ nexus.Star
 }
 
 // identify is the operation's id: the one in the input, else one that stays the same however often the request is tried.
-func identify(input converter.RawValue, options nexus.StartOperationOptions) string {
-	var given compute.Reference
-	if json.Unmarshal(input.Payload().GetData(), &given) == nil && given.OperationID != "" {
-		return given.OperationID
+func (s *service) identify(input converter.RawValue, options nexus.StartOperationOptions) string {
+	var members map[string]json.RawMessage
+	var id, tenant string
+	_ = json.Unmarshal(input.Payload().GetData(), &members) //nolint:errcheck // what is wrong with it is found when it is started
+	_ = json.Unmarshal(members["operation_id"], &id)        //nolint:errcheck // as above
+	if id != "" {
+		return id
 	}
-	return "nexus-" + options.RequestID
+	_ = json.Unmarshal(members["tenant_id"], &tenant) //nolint:errcheck // as above
+	return s.ops.MakeID(tenant, "nexus-"+options.RequestID)
 }
 
 // readInput takes the JSON out of the input, to be read with all its faults.
@@ -150,6 +187,8 @@ func refused(err error) error {
 		return nexus.NewHandlerErrorf(nexus.HandlerErrorTypeNotFound, "%s", err)
 	case errors.Is(err, bellhop.ErrConflict), errors.Is(err, bellhop.ErrEnded):
 		return nexus.NewHandlerErrorf(nexus.HandlerErrorTypeConflict, "%s", err)
+	case errors.Is(err, bellhop.ErrTooMany):
+		return nexus.NewHandlerErrorf(nexus.HandlerErrorTypeResourceExhausted, "%s", err)
 	default:
 		return nexus.NewHandlerErrorf(nexus.HandlerErrorTypeUnavailable, "%w", err)
 	}

@@ -9,19 +9,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
+	"strings"
+	"sync/atomic"
 
 	commonpb "go.temporal.io/api/common/v1"
-	enumspb "go.temporal.io/api/enums/v1"
 	failurepb "go.temporal.io/api/failure/v1"
 	"go.temporal.io/api/serviceerror"
-	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"google.golang.org/grpc/codes"
 
 	"bellhop"
 	"bellhop/bridge"
 	"bellhop/encryption"
+	"bellhop/internal/own"
 )
 
 // Address finds a caller in Temporal, in one of three ways: a workflow to signal ("workflow_id"), an activity that
@@ -57,6 +57,9 @@ func (t *token) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// maxID is how long an id or a name may be in Temporal, in bytes.
+const maxID = 1000
+
 func parseAddress(raw json.RawMessage) (Address, bellhop.Faults) {
 	var faults bellhop.Faults
 	if len(raw) == 0 {
@@ -67,6 +70,24 @@ func parseAddress(raw json.RawMessage) (Address, bellhop.Faults) {
 	faults.Note("address", bellhop.DecodeStrict(raw, &wire))
 	address := wire.Address
 	address.TaskToken = wire.TaskToken
+	for _, id := range []struct{ name, value string }{
+		{"workflow_id", address.WorkflowID}, {"run_id", address.RunID}, {"signal", address.Signal}, {"activity_id", address.ActivityID},
+	} {
+		if len(id.value) > maxID {
+			faults.Add("address."+id.name, "has %d bytes; Temporal takes %d at most", len(id.value), maxID)
+		}
+	}
+	if own.ID(address.WorkflowID) {
+		faults.Add("address.workflow_id", "must be that of the caller, not of a workflow of bellhop's own")
+	}
+	if strings.HasPrefix(address.Signal, "__temporal") {
+		faults.Add("address.signal", "must not be one of Temporal's own, which begin with __temporal")
+	}
+	if len(address.TaskToken) > 0 {
+		if _, err := parseToken(address.TaskToken); err != nil {
+			faults.Add("address.task_token", "%s", err)
+		}
+	}
 	switch byToken := len(address.TaskToken) > 0; {
 	case byToken && (address.WorkflowID != "" || address.ActivityID != "" || address.RunID != "" || address.Signal != ""):
 		faults.Add("address", "must be a task_token alone, or have none")
@@ -83,6 +104,8 @@ type Target struct {
 	service    workflowservice.WorkflowServiceClient
 	namespace  string
 	converters encryption.Converters
+	// namespaceID is what standalone activities' tokens are compared with, once it was asked for.
+	namespaceID atomic.Pointer[string]
 }
 
 // NewTarget makes a target for the workflows of a namespace. It speaks to the raw service, whose calls take a request
@@ -101,6 +124,10 @@ func (t *Target) With(converters encryption.Converters) *Target {
 func (t *Target) Check(callback bellhop.Callback) error {
 	address, faults := parseAddress(callback.Address)
 	activity := address.ActivityID != "" || len(address.TaskToken) > 0
+	if address.Signal == own.SignalObserved {
+		// It would not reach an operation all the same. A callback of before there was this rule is still delivered.
+		faults.Add("address.signal", "must not be %q, by which bellhop wakes up its own operations", own.SignalObserved)
+	}
 	if activity && callback.Wants(bellhop.Running) {
 		faults.Add("states", `must not have "running": an activity can be completed only once`)
 	}
@@ -136,26 +163,7 @@ func (t *Target) Deliver(ctx context.Context, raw json.RawMessage, m bridge.Mess
 	if err != nil { // the outcome is JSON, so it is the codec that does not work
 		return bridge.Result{Verdict: bridge.Blocked, Err: fmt.Errorf("encode the outcome: %w", err)}
 	}
-	return t.classify(ctx, address, t.send(ctx, address, m, body, failure, requestID(raw, m.ID)))
-}
-
-// classify says what an answer means. An activity that waits for its next attempt is not found by its id either, and yet
-// its workflow waits for it.
-func (t *Target) classify(ctx context.Context, to Address, err error) bridge.Result {
-	result := classify(err)
-	if result.Verdict != bridge.Closed || to.ActivityID == "" {
-		return result
-	}
-	found, err := t.service.DescribeWorkflowExecution(ctx, &workflowservice.DescribeWorkflowExecutionRequest{
-		Namespace: t.namespace,
-		Execution: &commonpb.WorkflowExecution{WorkflowId: to.WorkflowID, RunId: to.RunID},
-	})
-	waits := func(info *workflowpb.PendingActivityInfo) bool { return info.GetActivityId() == to.ActivityID }
-	open := found.GetWorkflowExecutionInfo().GetStatus() == enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING
-	if err == nil && open && slices.ContainsFunc(found.GetPendingActivities(), waits) {
-		return bridge.Result{Verdict: bridge.Retry, Caller: true, Err: errors.New("the activity waits for its next attempt")}
-	}
-	return result
+	return t.reach(ctx, address, func(to Address) error { return t.send(ctx, to, m, body, failure, requestID(raw, m)) })
 }
 
 func (t *Target) send(ctx context.Context, to Address, m bridge.Message, body *commonpb.Payloads, failure *failurepb.Failure,
@@ -219,27 +227,28 @@ func (t *Target) send(ctx context.Context, to Address, m bridge.Message, body *c
 // Heartbeat keeps the activity from its heartbeat timeout. An activity that was asked to cancel is still waiting: what to
 // do about it is its workflow's business.
 func (t *Target) Heartbeat(ctx context.Context, raw json.RawMessage) bridge.Result {
-	to, faults := parseAddress(raw)
+	address, faults := parseAddress(raw)
 	if err := faults.Err(); err != nil {
 		return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
 	}
-	var err error
-	if to.ActivityID != "" {
-		_, err = t.service.RecordActivityTaskHeartbeatById(ctx, &workflowservice.RecordActivityTaskHeartbeatByIdRequest{
-			Namespace:  t.namespace,
-			WorkflowId: to.WorkflowID,
-			RunId:      to.RunID,
-			ActivityId: to.ActivityID,
-			Identity:   identity,
-		})
-	} else {
-		_, err = t.service.RecordActivityTaskHeartbeat(ctx, &workflowservice.RecordActivityTaskHeartbeatRequest{
+	return t.reach(ctx, address, func(to Address) error {
+		if to.ActivityID != "" {
+			_, err := t.service.RecordActivityTaskHeartbeatById(ctx, &workflowservice.RecordActivityTaskHeartbeatByIdRequest{
+				Namespace:  t.namespace,
+				WorkflowId: to.WorkflowID,
+				RunId:      to.RunID,
+				ActivityId: to.ActivityID,
+				Identity:   identity,
+			})
+			return err
+		}
+		_, err := t.service.RecordActivityTaskHeartbeat(ctx, &workflowservice.RecordActivityTaskHeartbeatRequest{
 			Namespace: t.namespace,
 			TaskToken: to.TaskToken,
 			Identity:  identity,
 		})
-	}
-	return t.classify(ctx, to, err)
+		return err
+	})
 }
 
 func activityFailure(m bridge.Message, body *commonpb.Payloads) *failurepb.Failure {
@@ -256,8 +265,8 @@ func activityFailure(m bridge.Message, body *commonpb.Payloads) *failurepb.Failu
 }
 
 // requestID is the same in every attempt, so that the server itself drops a signal that it has taken already.
-func requestID(address json.RawMessage, callbackID string) string {
-	sum := sha256.Sum256(append([]byte(callbackID+"\x00"), address...))
+func requestID(address json.RawMessage, m bridge.Message) string {
+	sum := sha256.Sum256(append([]byte(m.Key()+"\x00"), address...))
 	return "bellhop-" + hex.EncodeToString(sum[:16])
 }
 

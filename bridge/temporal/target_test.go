@@ -1,6 +1,7 @@
 package temporal_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -13,15 +14,19 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
+	commonpb "go.temporal.io/api/common/v1"
 	enumspb "go.temporal.io/api/enums/v1"
+	namespacepb "go.temporal.io/api/namespace/v1"
 	"go.temporal.io/api/serviceerror"
+	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/log"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"bellhop"
 	"bellhop/bridge"
@@ -35,8 +40,47 @@ type service struct {
 	workflowservice.UnimplementedWorkflowServiceServer
 
 	answer func(ctx context.Context) error
-	mu     sync.Mutex
-	got    []any
+	// found answers what a workflow is; nil for a caller's that runs.
+	found func(*workflowservice.DescribeWorkflowExecutionRequest) (*workflowservice.DescribeWorkflowExecutionResponse, error)
+	mu    sync.Mutex
+	got   []any
+}
+
+// current is the run of a workflow that an address without one leads to.
+const current = "the-current-run"
+
+func (s *service) DescribeWorkflowExecution(_ context.Context, r *workflowservice.DescribeWorkflowExecutionRequest) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
+	s.mu.Lock()
+	found := s.found
+	s.mu.Unlock()
+	if found != nil {
+		answer, err := found(r)
+		if err != nil {
+			return nil, serviceerror.ToStatus(err).Err()
+		}
+		return answer, nil
+	}
+	return described("order", cmp.Or(r.GetExecution().GetRunId(), current), enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING), nil
+}
+
+func (s *service) DescribeNamespace(context.Context, *workflowservice.DescribeNamespaceRequest) (*workflowservice.DescribeNamespaceResponse, error) {
+	return &workflowservice.DescribeNamespaceResponse{NamespaceInfo: &namespacepb.NamespaceInfo{Id: "the-shops-id"}}, nil
+}
+
+// finds is a service that knows a workflow of a type and a status.
+func finds(workflowType string, status enumspb.WorkflowExecutionStatus,
+) func(*workflowservice.DescribeWorkflowExecutionRequest) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
+	return func(r *workflowservice.DescribeWorkflowExecutionRequest) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
+		return described(workflowType, cmp.Or(r.GetExecution().GetRunId(), current), status), nil
+	}
+}
+
+func described(workflowType, run string, status enumspb.WorkflowExecutionStatus) *workflowservice.DescribeWorkflowExecutionResponse {
+	return &workflowservice.DescribeWorkflowExecutionResponse{WorkflowExecutionInfo: &workflowpb.WorkflowExecutionInfo{
+		Execution: &commonpb.WorkflowExecution{WorkflowId: "order-42", RunId: run},
+		Type:      &commonpb.WorkflowType{Name: workflowType},
+		Status:    status,
+	}}
 }
 
 func (s *service) take(ctx context.Context, request any) error {
@@ -66,6 +110,14 @@ func (s *service) GetSystemInfo(context.Context, *workflowservice.GetSystemInfoR
 
 func (s *service) SignalWorkflowExecution(ctx context.Context, r *workflowservice.SignalWorkflowExecutionRequest) (*workflowservice.SignalWorkflowExecutionResponse, error) {
 	return &workflowservice.SignalWorkflowExecutionResponse{}, s.take(ctx, r)
+}
+
+func (s *service) RecordActivityTaskHeartbeatById(ctx context.Context, r *workflowservice.RecordActivityTaskHeartbeatByIdRequest) (*workflowservice.RecordActivityTaskHeartbeatByIdResponse, error) {
+	return &workflowservice.RecordActivityTaskHeartbeatByIdResponse{}, s.take(ctx, r)
+}
+
+func (s *service) RecordActivityTaskHeartbeat(ctx context.Context, r *workflowservice.RecordActivityTaskHeartbeatRequest) (*workflowservice.RecordActivityTaskHeartbeatResponse, error) {
+	return &workflowservice.RecordActivityTaskHeartbeatResponse{}, s.take(ctx, r)
 }
 
 func (s *service) RespondActivityTaskCompletedById(ctx context.Context, r *workflowservice.RespondActivityTaskCompletedByIdRequest) (*workflowservice.RespondActivityTaskCompletedByIdResponse, error) {
@@ -112,10 +164,28 @@ func setup(t *testing.T) *stage {
 
 const bearer = "a token that nobody may read"
 
+// taskToken is a token as Temporal makes it. The activity's name is of no account, and stands for what nobody may read.
+func taskToken(namespaceID, workflowID, runID string) []byte {
+	var token []byte
+	for number, text := range []string{1: namespaceID, 2: workflowID, 3: runID, 6: bearer} {
+		if text != "" {
+			token = protowire.AppendTag(token, protowire.Number(number), protowire.BytesType)
+			token = protowire.AppendString(token, text)
+		}
+	}
+	token = protowire.AppendTag(token, 4, protowire.VarintType)
+	return protowire.AppendVarint(token, 5)
+}
+
+// byToken is an address.
+func byToken(token []byte) json.RawMessage {
+	return json.RawMessage(`{"task_token": "` + base64.StdEncoding.EncodeToString(token) + `"}`)
+}
+
 var (
 	workflowAddress = json.RawMessage(`{"workflow_id": "order-42"}`)
 	activityAddress = json.RawMessage(`{"workflow_id": "order-42", "run_id": "run-1", "activity_id": "compute"}`)
-	tokenAddress    = json.RawMessage(`{"task_token": "` + base64.StdEncoding.EncodeToString([]byte(bearer)) + `"}`)
+	tokenAddress    = byToken(taskToken("the-shops-id", "order-42", "run-1"))
 	addresses       = map[string]json.RawMessage{"signal": workflowAddress, "activity": activityAddress, "token": tokenAddress}
 )
 
@@ -187,6 +257,10 @@ func TestAnswersOfTheService(t *testing.T) {
 			t.Run(answer.name+"/"+way, func(t *testing.T) {
 				s.service.mu.Lock()
 				s.service.got, s.service.answer = nil, func(context.Context) error { return answer.err }
+				s.service.found = nil
+				if answer.name == "NotFound" {
+					s.service.found = finds("order", enumspb.WORKFLOW_EXECUTION_STATUS_COMPLETED)
+				}
 				s.service.mu.Unlock()
 				got := s.Deliver(t.Context(), address, message(bellhop.Succeeded))
 				if got.Verdict != answer.verdict || got.Unknown != answer.unknown || got.RetryAfter != 0 {
@@ -258,7 +332,7 @@ func TestWhatIsSent(t *testing.T) {
 			bellhop.Running: "compute-running", bellhop.Succeeded: "compute-provisioned", bellhop.Failed: "compute-failed", bellhop.Cancelled: "compute-cancelled",
 		} {
 			r := send(t, workflowAddress, state).(*workflowservice.SignalWorkflowExecutionRequest)
-			if r.SignalName != name || r.Namespace != "shop" || r.WorkflowExecution.WorkflowId != "order-42" || r.WorkflowExecution.RunId != "" {
+			if r.SignalName != name || r.Namespace != "shop" || r.WorkflowExecution.WorkflowId != "order-42" || r.WorkflowExecution.RunId != current {
 				t.Errorf("%s is signalled as %v", state, r)
 			}
 			body := r.Input.Payloads[0]
@@ -292,7 +366,7 @@ func TestWhatIsSent(t *testing.T) {
 			t.Errorf("it is completed as %v", byID)
 		}
 		byToken := send(t, tokenAddress, bellhop.Succeeded).(*workflowservice.RespondActivityTaskCompletedRequest)
-		if string(byToken.TaskToken) != bearer || string(byToken.Result.Payloads[0].Data) != string(message(bellhop.Succeeded).Body) {
+		if !strings.Contains(string(byToken.TaskToken), bearer) || string(byToken.Result.Payloads[0].Data) != string(message(bellhop.Succeeded).Body) {
 			t.Errorf("it is completed as %v", byToken)
 		}
 	})
@@ -308,7 +382,7 @@ func TestWhatIsSent(t *testing.T) {
 		t.Run(string(row.state), func(t *testing.T) {
 			byID := send(t, activityAddress, row.state).(*workflowservice.RespondActivityTaskFailedByIdRequest)
 			byToken := send(t, tokenAddress, row.state).(*workflowservice.RespondActivityTaskFailedRequest)
-			if byID.ActivityId != "compute" || string(byToken.TaskToken) != bearer {
+			if byID.ActivityId != "compute" || !strings.Contains(string(byToken.TaskToken), bearer) {
 				t.Errorf("it is failed as %v and %v", byID, byToken)
 			}
 			for _, failure := range []any{byID.Failure, byToken.Failure} {
@@ -374,6 +448,7 @@ func TestCheck(t *testing.T) {
 	target := temporal.NewTarget(nil, "shop")
 	terminal := []bellhop.State{bellhop.Succeeded, bellhop.Failed, bellhop.Cancelled}
 	running := append([]bellhop.State{bellhop.Running}, terminal...)
+	sound := base64.StdEncoding.EncodeToString(taskToken("ns", "w", "r"))
 	for _, row := range []struct {
 		name, reason, address string
 		states                []bellhop.State
@@ -382,15 +457,15 @@ func TestCheck(t *testing.T) {
 		{"Signal", "a workflow's id is enough", `{"workflow_id": "w"}`, running, nil},
 		{"Pinned", "a run and a signal may be named", `{"workflow_id": "w", "run_id": "r", "signal": "s"}`, running, nil},
 		{"Activity", "an activity is completed by its id", `{"workflow_id": "w", "activity_id": "a"}`, terminal, nil},
-		{"Token", "or by its token", `{"task_token": "c2VjcmV0"}`, terminal, nil},
+		{"Token", "or by its token", `{"task_token": "` + sound + `"}`, terminal, nil},
 		{"None", "bellhop cannot guess who asked", ``, terminal, []string{`address: is required, such as {"workflow_id": "order-42"}`}},
 		{"Empty", "an empty address finds nobody", `{}`, terminal, []string{"address: must have a workflow_id or a task_token"}},
 		{"EmptyToken", "an empty token is none", `{"task_token": ""}`, terminal, []string{"address: must have a workflow_id or a task_token"}},
 		{"ActivityAlone", "an activity's id is unique in its workflow only", `{"activity_id": "a"}`, terminal, []string{"address: must have a workflow_id or a task_token"}},
-		{"Both", "two ways at once would complete one activity and leave another", `{"workflow_id": "w", "task_token": "c2VjcmV0"}`, terminal, []string{"address: must be a task_token alone, or have none"}},
+		{"Both", "two ways at once would complete one activity and leave another", `{"workflow_id": "w", "task_token": "` + sound + `"}`, terminal, []string{"address: must be a task_token alone, or have none"}},
 		{"SignalAndActivity", "an activity gets no signals", `{"workflow_id": "w", "activity_id": "a", "signal": "s"}`, terminal, []string{"address: must have a signal or an activity_id, not both"}},
 		{"RunningActivity", "an activity can be completed only once", `{"workflow_id": "w", "activity_id": "a"}`, running, []string{`states: must not have "running": an activity can be completed only once`}},
-		{"RunningToken", "also by its token", `{"task_token": "c2VjcmV0"}`, running, []string{`states: must not have "running": an activity can be completed only once`}},
+		{"RunningToken", "also by its token", `{"task_token": "` + sound + `"}`, running, []string{`states: must not have "running": an activity can be completed only once`}},
 		{"Unknown", "a typo is told", `{"workflowId": "w"}`, terminal, []string{`address.workflowId: is not a known field (did you mean "workflow_id"?)`}},
 		{"WrongType", "so is a number", `{"workflow_id": 7}`, terminal, []string{"address.workflow_id: must be a string, not a number"}},
 		{"NoObject", "a bare text is no address", `"order-42"`, terminal, []string{"address: must be an object, not a string"}},
@@ -409,10 +484,10 @@ func TestCheck(t *testing.T) {
 			for _, fault := range faults {
 				got = append(got, fault.String())
 			}
-			if diff := cmp.Diff(row.faults, got); diff != "" {
+			if diff := gocmp.Diff(row.faults, got); diff != "" {
 				t.Errorf("faults (-want +got): %s\n%s", row.reason, diff)
 			}
-			for _, secret := range []string{bearer, "12345678901", "c2VjcmV0"} {
+			for _, secret := range []string{bearer, "12345678901", sound} {
 				if strings.Contains(fmt.Sprint(err), secret) {
 					t.Errorf("the error shows the token: %s", err)
 				}

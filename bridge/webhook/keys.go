@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -39,12 +38,8 @@ const (
 	minKeyBytes, maxKeyBytes = 24, 64
 )
 
-// readKeys reads a file of keys. Its errors show none.
-func readKeys(path string) ([]key, error) {
-	text, err := os.ReadFile(path) //nolint:gosec // the operator names it
-	if err != nil {
-		return nil, err
-	}
+// parseKeys parses a file of keys. Its errors show none.
+func parseKeys(text []byte) ([]key, error) {
 	var keys []key
 	for number, line := range strings.Split(string(text), "\n") {
 		line = strings.TrimSpace(line)
@@ -53,12 +48,12 @@ func readKeys(path string) ([]key, error) {
 		}
 		k, err := parseKey(line)
 		if err != nil {
-			return nil, fmt.Errorf("%s, line %d: %w", path, number+1, err)
+			return nil, fmt.Errorf("line %d: %w", number+1, err)
 		}
 		keys = append(keys, k)
 	}
 	if len(keys) == 0 {
-		return nil, fmt.Errorf("%s has no key", path)
+		return nil, errors.New("has no key")
 	}
 	return keys, nil
 }

@@ -22,6 +22,7 @@ import (
 
 	"bellhop"
 	"bellhop/bridge"
+	"bellhop/internal/reload"
 )
 
 // Config is a target of type "webhook".
@@ -30,8 +31,8 @@ type Config struct {
 	URL string `json:"url"`
 	// KeyFile is a file with the keys to sign with, one a line: "whsec_…" (HMAC-SHA256, shared with the receiver) or
 	// "whsk_…" (ed25519, of which the receiver has the public half). Each call is signed with every one of them, so a
-	// key is rotated by having the new one beside the old for a while. It is read at each attempt. Required.
-	KeyFile string `json:"key_file"`
+	// key is rotated by having the new one beside the old for a while. It is read again when it changes. Required.
+	KeyFile string `json:"key_file" file:"secret"`
 	// Content is how the CloudEvent is sent: "structured" (the default: it is the body, with the outcome as its data) or
 	// "binary" (the outcome is the body, the event's attributes are headers).
 	Content string `json:"content"`
@@ -42,11 +43,11 @@ type Config struct {
 
 // Target calls one URL.
 type Target struct {
-	url     string
-	host    string
-	keyFile string
-	binary  bool
-	client  *http.Client
+	url    string
+	host   string
+	keys   *reload.Value[[]key]
+	binary bool
+	client *http.Client
 	// hostname is the URL's host without its port, and guard says which addresses may be called.
 	hostname string
 	guard    *ssrf.Guardian
@@ -83,8 +84,11 @@ func New(config Config) (*Target, error) {
 	}
 	if config.KeyFile == "" {
 		faults.Add("key_file", "is required: an unsigned callback could be anybody's")
-	} else if _, err := readKeys(config.KeyFile); err != nil {
-		faults.Add("key_file", "%s", err)
+	}
+	var keys *reload.Value[[]key]
+	if config.KeyFile != "" {
+		keys, err = reload.File(config.KeyFile, parseKeys)
+		faults.Note("key_file", err)
 	}
 	if config.Content != "" && config.Content != "structured" && config.Content != "binary" {
 		faults.Add("content", `must be "structured" or "binary"`)
@@ -106,7 +110,7 @@ func New(config Config) (*Target, error) {
 	}
 	guard := ssrf.New(ssrf.WithAnyPort(), ssrf.WithAllowedV4Prefixes(v4...), ssrf.WithAllowedV6Prefixes(v6...))
 	return &Target{
-		url: config.URL, host: parsed.Host, hostname: parsed.Hostname(), guard: guard, secrets: secretsOf(parsed), keyFile: config.KeyFile, binary: config.Content == "binary",
+		url: config.URL, host: parsed.Host, hostname: parsed.Hostname(), guard: guard, secrets: secretsOf(parsed), keys: keys, binary: config.Content == "binary",
 		// The address is checked when it is dialled: a name may resolve to something else than a moment ago. Behind a
 		// proxy nobody could check it.
 		client: bridge.HTTPClient(nil, guard.Safe),
@@ -138,15 +142,13 @@ func (t *Target) Check(callback bellhop.Callback) error {
 
 // Deliver posts the event once.
 func (t *Target) Deliver(ctx context.Context, _ json.RawMessage, m bridge.Message) bridge.Result {
-	keys, err := readKeys(t.keyFile)
-	if err != nil {
-		return bridge.Result{Verdict: bridge.Blocked, Err: fmt.Errorf("read the keys: %w", err)}
-	}
+	ctx, sent := bridge.Sending(ctx)
 	request, body, err := t.request(ctx, m)
 	if err != nil {
 		return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
 	}
 	now := time.Now()
+	keys := t.keys.Get()
 	signatures := make([]string, len(keys))
 	for i, key := range keys {
 		if signatures[i], err = key.sign(m.ID, now, body); err != nil {
@@ -165,7 +167,7 @@ func (t *Target) Deliver(ctx context.Context, _ json.RawMessage, m bridge.Messag
 		if errors.Is(err, ssrf.ErrProhibitedIP) {
 			return bridge.Result{Verdict: bridge.Blocked, Err: fmt.Errorf("%w; if it is meant, put it into the target's allow", err)}
 		}
-		return bridge.Result{Verdict: bridge.Retry, Unknown: bridge.Sent(err), Err: err}
+		return bridge.Result{Verdict: bridge.Retry, Unknown: sent(), Err: err}
 	}
 	defer response.Body.Close() //nolint:errcheck // what matters was read
 	return classify(response, t.secrets)

@@ -26,11 +26,12 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	scenario := flags.String("scenario", "throughput,latency,targets,event,query,memory", "what to measure, by comma; also: hold, providers")
+	scenario := flags.String("scenario", "throughput,latency,targets,event,query,memory", "what to measure, by comma; also: neighbors, hold, providers")
 	n := flags.Int("n", 100, "operations per round of the throughput")
 	rounds := flags.Int("rounds", 15, "rounds of each shape")
 	waiting := flags.Int("waiting", 10_000, "operations that wait, for memory; at most so many for providers")
 	hold := flags.Int("hold", 50_000, "operations that are held and drained, for hold")
+	slow := flags.Int("slow", 500, "asks of one tenant that take 10 minutes each, for neighbors")
 	at := flags.String("at", "docker,kubernetes,ecs", "at which providers, by comma, for providers")
 	floor := flags.String("floor-worker", "", "internal: work for the floor at this address")
 	if err := flags.Parse(args); err != nil {
@@ -44,11 +45,12 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer os.RemoveAll(folder) //nolint:errcheck // a temporary folder
-	b := &bench{n: *n, rounds: *rounds, waiting: *waiting, hold: *hold, at: *at, state: filepath.Join(folder, "simulated.db")}
+	b := &bench{n: *n, rounds: *rounds, waiting: *waiting, hold: *hold, slow: *slow, at: *at, state: filepath.Join(folder, "simulated.db")}
 	for name := range strings.SplitSeq(*scenario, ",") {
 		measure, ok := map[string]func(context.Context) error{
 			"throughput": b.with(b.throughput), "latency": b.with(b.latency), "event": b.with(b.event),
 			"query": b.with(b.query), "memory": b.with(b.memory), "hold": b.with(b.holdAndDrain),
+			"neighbors": b.with(b.neighbors),
 			"targets":   func(ctx context.Context) error { return b.withEngines(ctx, folder) },
 			"providers": func(ctx context.Context) error { return b.providers(ctx, folder) },
 		}[name]

@@ -24,9 +24,9 @@ import (
 
 // bench is the load generator, and the callers: a few workflows that receive everybody's callbacks.
 type bench struct {
-	n, rounds, waiting, hold int
-	state, at                string
-	engines                  []*engine
+	n, rounds, waiting, hold, slow int
+	state, at                      string
+	engines                        []*engine
 
 	server, floor *peers.Process
 	worker        *peers.Worker

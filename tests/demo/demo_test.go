@@ -115,7 +115,7 @@ func (s *show) says(lines ...string) {
 func (s *show) leavesNothing() {
 	s.Helper()
 	// A process that was killed is gone a moment later.
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for left := s.processes(); len(left) > 0; left = s.processes() {
 		if time.Now().After(deadline) {
 			s.Errorf("processes are left: %v", left)

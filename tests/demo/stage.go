@@ -297,7 +297,7 @@ func (s *stage) startWorker(ctx context.Context, _ func(string)) (string, error)
 	providers := []string{fmt.Sprintf("simulated: {type: simulated, path: %q}", s.file("simulated.db"))}
 	names := "simulated"
 	if s.engine != nil {
-		providers = append(providers, fmt.Sprintf("docker: {type: docker, host: %q, stop_timeout: 2s}", s.engine.host))
+		providers = append(providers, fmt.Sprintf("docker: {type: docker, host: %q, stop_timeout: 2s, images: [bellhop.demo/*]}", s.engine.host))
 		names += " and docker"
 	}
 	worker, err := peers.StartWorker(ctx, s.address, "providers:\n  "+strings.Join(providers, "\n  ")+"\n")

@@ -37,8 +37,18 @@ func Root() string {
 	}
 }
 
+// OtherBinaries names the variable of the environment with the folder of the binaries to test instead of those that make
+// build makes. What the folder lacks is taken from bin/ all the same.
+const OtherBinaries = "BELLHOP_ATTACK_BIN"
+
 // Binary is the path of one of the binaries that make build makes.
 func Binary(name string) (string, error) {
+	if folder := os.Getenv(OtherBinaries); folder != "" {
+		path := filepath.Join(folder, name)
+		if _, err := os.Stat(path); err == nil { //nolint:gosec // whoever runs the tests names the folder
+			return path, nil
+		}
+	}
 	path := filepath.Join(Root(), "bin", name)
 	if _, err := os.Stat(path); err != nil {
 		return "", fmt.Errorf("find %s: it is not built; run: make build", name)
@@ -186,25 +196,46 @@ func StartWorker(ctx context.Context, temporal, config string, env ...string) (*
 	if err != nil {
 		return nil, err
 	}
-	args := []string{"--listen", "127.0.0.1:0"}
+	return StartWorkerAt(ctx, path, temporal, config, env...)
+}
+
+// StartWorkerAt is StartWorker with a binary that was built elsewhere, such as one of an earlier version.
+func StartWorkerAt(ctx context.Context, path, temporal, config string, env ...string) (*Worker, error) {
 	config = encryptedConfig(config)
-	if config != "" {
-		file, err := os.CreateTemp("", "bellhop-worker-*.yaml")
-		if err != nil {
-			return nil, err
-		}
-		defer os.Remove(file.Name()) //nolint:errcheck // it has been read by then
-		if _, err := file.WriteString(config); err != nil {
-			return nil, err
-		}
-		if err := file.Close(); err != nil {
-			return nil, err
-		}
-		args = append(args, "--config", file.Name())
+	if config == "" {
+		return startWorker(ctx, path, temporal, "", env...)
+	}
+	file, err := os.CreateTemp("", "bellhop-worker-*.yaml")
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(file.Name()) //nolint:errcheck // it has been read by then
+	if _, err := file.WriteString(config); err != nil {
+		return nil, err
+	}
+	if err := file.Close(); err != nil {
+		return nil, err
+	}
+	return startWorker(ctx, path, temporal, file.Name(), env...)
+}
+
+// StartWorkerOf starts a worker with a configuration file. The file stays the caller's.
+func StartWorkerOf(ctx context.Context, temporal, file string, env ...string) (*Worker, error) {
+	path, err := Binary("bellhop-worker")
+	if err != nil {
+		return nil, err
+	}
+	return startWorker(ctx, path, temporal, file, env...)
+}
+
+func startWorker(ctx context.Context, path, temporal, file string, env ...string) (worker *Worker, err error) {
+	args := []string{"--listen", "127.0.0.1:0"}
+	if file != "" {
+		args = append(args, "--config", file)
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
-	worker := &Worker{}
+	worker = &Worker{}
 	worker.Process, err = Start(ctx, path, args, append([]string{"TEMPORAL_ADDRESS=" + temporal}, env...), func(line string) bool {
 		found := listening.FindStringSubmatch(line)
 		if found != nil {

@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -180,15 +182,29 @@ func FreeAddress(tb testing.TB) string {
 	return ports[0]
 }
 
-// FreePorts are addresses on loopback that nobody listens at.
+// given are the ports that FreePorts has given to anyone in this process.
+var given sync.Map
+
+// FreePorts are addresses on loopback that nobody listens at. Their ports are below those that systems give to
+// connections and to listeners at port 0: one of those could be taken by another process before its own listens.
 func FreePorts(n int) ([]string, error) {
-	if n == 0 {
-		return nil, nil
+	var free []string
+	for tries := 0; len(free) < n; tries++ {
+		address := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000))
+		if _, again := given.LoadOrStore(address, true); again {
+			continue
+		}
+		listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", address)
+		if err != nil && tries > 1000 {
+			return nil, fmt.Errorf("find a free port: %w", err)
+		}
+		if err != nil {
+			continue // it is in use
+		}
+		if err := listener.Close(); err != nil {
+			return nil, err
+		}
+		free = append(free, address)
 	}
-	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	more, err := FreePorts(n - 1) // while this one is held, so that they differ
-	return append(more, listener.Addr().String()), errors.Join(err, listener.Close())
+	return free, nil
 }
