@@ -33,7 +33,7 @@ import (
 type Config struct {
 	// KeysetFile is the keyset, as `bellhop keyset create` and Tink's own tinkey write it (JSON). Only its owner may be
 	// able to read it. It is read again when it changes. Required.
-	KeysetFile string `json:"keyset_file"`
+	KeysetFile string `json:"keyset_file" file:"secret"`
 	// KMSKeyURI is the key of a key management service by which the keyset in the file is encrypted, such as
 	// "aws-kms://arn:aws:kms:eu-central-1:123456789012:key/…". Default: none, the file holds the keys as they are.
 	KMSKeyURI string `json:"kms_key_uri"`

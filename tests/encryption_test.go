@@ -146,10 +146,9 @@ func plant(t *testing.T, encrypted bool) {
 				"env": map[string]string{"PASSWORD": v(), "QUOTED": `"` + v() + `"`},
 			},
 			"provider_config": script,
-			"metadata":        map[string]string{"order": v()},
+			"metadata":        map[string]string{"order": v(), "token": base64.StdEncoding.EncodeToString([]byte(v()))},
 			"callbacks": []map[string]any{
 				{"target": "temporal", "address": map[string]any{"workflow_id": "caller"}, "states": []string{"running", "succeeded", "failed", "cancelled"}},
-				{"target": "temporal", "address": map[string]any{"task_token": base64.StdEncoding.EncodeToString([]byte(v()))}},
 				{"target": "ok"},
 			},
 		}

@@ -23,14 +23,14 @@ type EncryptionConfig = encryption.Config
 // TargetEncryption is how callers in Temporal read what they are sent: at most one of a keyset, a codec endpoint and none.
 type TargetEncryption struct {
 	// KeysetFile is a keyset that the callers have as well, as in the section encryption.
-	KeysetFile string `json:"keyset_file"`
+	KeysetFile string `json:"keyset_file" file:"secret"`
 	// KMSKeyURI is by which key of a key management service that keyset is encrypted. Default: none.
 	KMSKeyURI string `json:"kms_key_uri"`
 	// CodecEndpoint is the URL of the callers' own codec server, which encodes at <URL>/encode, such as
 	// "https://codec.example.com/orders".
 	CodecEndpoint string `json:"codec_endpoint"`
 	// CodecTokenFile holds the bearer token that the codec server asks for. It is read for each request. Default: none.
-	CodecTokenFile string `json:"codec_token_file"`
+	CodecTokenFile string `json:"codec_token_file" file:"secret"`
 	// None has callers written to in the clear. Default false.
 	None bool `json:"none"`
 }
