@@ -19,6 +19,7 @@ import (
 
 	"bellhop"
 	"bellhop/bridge"
+	"bellhop/internal/tenancy"
 )
 
 // Activities are registered with a worker; their fields are what they depend on.
@@ -37,6 +38,8 @@ type Activities struct {
 	Elsewhere time.Duration
 	// Places bound the calls of each tenant. Nil stands for no bound.
 	Places *Places
+	// Policy is what each tenant may name, also in operations that were started at Temporal directly. Nil bounds nobody.
+	Policy *tenancy.Policy
 }
 
 // Backstop is how often an operation that waits is observed although no watcher said anything: first after First,
@@ -152,7 +155,7 @@ const elsewhereAfter = time.Second
 
 // check finds every fault that only a worker can see: what is not configured, and what a provider or a target refuses.
 func (a *Activities) check(op bellhop.Operation) bellhop.Faults {
-	var faults bellhop.Faults
+	faults := a.Policy.For(op.TenantID).CheckOperation(op)
 	if provider, ok := a.Providers[op.Provider]; ok {
 		asked := op
 		asked.Callbacks = nil // tokens are no provider's business

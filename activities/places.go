@@ -28,7 +28,7 @@ type share struct {
 	tenant string
 }
 
-// NewPlaces makes places of which each tenant has as many as limit says.
+// NewPlaces makes places of which each tenant has as many as limit says; 0 is no limit.
 func NewPlaces(limit func(tenant string) int) *Places {
 	return &Places{limit: limit, taken: map[share]int{}}
 }
@@ -57,7 +57,7 @@ func (p *Places) take(ctx context.Context, kind, tenant string) (leave func(), e
 	at := share{kind, tenant}
 	limit := p.limit(tenant)
 	p.mu.Lock()
-	full := p.taken[at] >= limit
+	full := limit > 0 && p.taken[at] >= limit
 	if !full {
 		p.taken[at]++
 	}

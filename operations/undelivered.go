@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	enumspb "go.temporal.io/api/enums/v1"
 	workflowpb "go.temporal.io/api/workflow/v1"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"bellhop"
+	"bellhop/internal/own"
 	"bellhop/workflows"
 )
 
@@ -73,9 +75,9 @@ func (c *Client) redeliveries(ctx context.Context, of []*workflowpb.WorkflowExec
 	}
 	prefixes := make([]string, len(of))
 	for i, info := range of {
-		prefixes[i] = "WorkflowId STARTS_WITH " + quote(redeliverPrefix+info.GetExecution().GetWorkflowId()+"/")
+		prefixes[i] = "WorkflowId STARTS_WITH " + quote(own.RedeliverPrefix+info.GetExecution().GetWorkflowId()+"/")
 	}
-	query := "WorkflowType = 'RedeliverCallback' AND (" + strings.Join(prefixes, " OR ") + ")"
+	query := "WorkflowType = " + quote(own.Redeliver) + " AND (" + strings.Join(prefixes, " OR ") + ")"
 	var page []byte
 	for {
 		answer, err := c.temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{
@@ -97,19 +99,20 @@ func (c *Client) redeliveries(ctx context.Context, of []*workflowpb.WorkflowExec
 // of are those of one run of an operation: an id may be used again.
 func (r redeliveries) of(operation *workflowpb.WorkflowExecutionInfo) redeliveries {
 	return slices.DeleteFunc(slices.Clone(r), func(info *workflowpb.WorkflowExecutionInfo) bool {
-		_, requested, _ := redelivery(info)
 		began := operation.GetStartTime().AsTime()
-		return !info.GetStartTime().AsTime().After(began) || requested != "" && requested != strconv.FormatInt(began.UnixNano(), 36)
+		if !info.GetStartTime().AsTime().After(began) {
+			return true
+		}
+		_, requested, _ := redelivery(info)
+		at, err := strconv.ParseInt(requested, 36, 64)
+		return err == nil && time.Unix(0, at).Sub(began).Abs() > time.Millisecond // as exact as any search is
 	})
 }
-
-// redeliverPrefix is what the ids of redeliveries begin with.
-const redeliverPrefix = "bellhop-redeliver/"
 
 // redelivery reads the id that [workflows.RedeliverID] makes: of which operation, when that was requested, which versions
 // before do not say, and of which delivery, as [workflows.ActivityID] names it.
 func redelivery(info *workflowpb.WorkflowExecutionInfo) (operation, requested, delivery string) {
-	operation, rest, _ := strings.Cut(strings.TrimPrefix(info.GetExecution().GetWorkflowId(), redeliverPrefix), "/")
+	operation, rest, _ := strings.Cut(strings.TrimPrefix(info.GetExecution().GetWorkflowId(), own.RedeliverPrefix), "/")
 	if i := strings.LastIndexByte(rest, '/'); i >= 0 {
 		return operation, rest[:i], rest[i+1:]
 	}

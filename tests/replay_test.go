@@ -55,7 +55,8 @@ const (
 	// 1: BellhopState is set by the starter and by each change of state.
 	// 2: BellhopState is set only while it lasts.
 	// 3: heartbeats, redeliveries, and BellhopUndelivered where a callback was given up.
-	latest = "3"
+	// 4: activities have ids that cannot be guessed; the build id says so, or a marker where a worker has a version of its own.
+	latest = "4"
 )
 
 // scenario is one way from a start to an end. Its file is histories/<latest>/<type>-<name>.json.

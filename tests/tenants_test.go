@@ -179,9 +179,13 @@ func TestTenants_ShareTheRequestsThatWait(t *testing.T) {
 	done := make(chan answer, 2)
 	for range 2 {
 		go func() {
-			got, err := rivals.try(b.ctx, "GET", path("rival", "60s"), "")
-			if err != nil {
-				t.Errorf("who waits was cut off: %s", err)
+			var got answer
+			for got.code == 0 || got.code == http.StatusTooManyRequests { // who looks below may be in the way
+				var err error
+				if got, err = rivals.try(b.ctx, "GET", path("rival", "60s"), ""); err != nil {
+					t.Errorf("who waits was cut off: %s", err)
+					break
+				}
 			}
 			done <- got
 		}()

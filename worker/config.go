@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,8 +15,6 @@ import (
 	"strings"
 	"time"
 
-	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/contrib/envconfig"
 	"sigs.k8s.io/yaml"
 
 	"bellhop"
@@ -40,11 +39,13 @@ type Config struct {
 	TaskQueue string `json:"task_queue"`
 	// ConnectTimeout is how long a worker that starts waits for Temporal. Default "1m".
 	ConnectTimeout bellhop.Duration `json:"connect_timeout"`
+	// Temporal is about the worker's own connection to Temporal.
+	Temporal TemporalConfig `json:"temporal"`
 	// Listen is the address of /healthz, /readyz and /metrics; empty is none. Beyond loopback /metrics asks for the
 	// token in metrics_token_file, and is off without one. Default "127.0.0.1:9464".
 	Listen string `json:"listen"`
-	// MetricsTokenFile holds the bearer token that /metrics asks for. Default: none.
-	MetricsTokenFile string `json:"metrics_token_file"`
+	// MetricsTokenFile holds the bearer token that /metrics asks for. It is read again when it changes. Default: none.
+	MetricsTokenFile string `json:"metrics_token_file" file:"secret"`
 	// Providers are where compute runs, by the name that operations use. Default: one, "simulated", of type simulated.
 	Providers map[string]json.RawMessage `json:"providers"`
 	// Targets are who is called back, by the name that callbacks use. Default: one, "temporal", of type temporal.
@@ -67,6 +68,9 @@ type Config struct {
 	Backstop BackstopConfig `json:"backstop"`
 	// Limits bound what the worker takes on at once.
 	Limits LimitsConfig `json:"limits"`
+	// AllowReadableFiles takes files with keys and tokens that others than the worker's user can read or change; each is
+	// named in the log. Default false: the worker does not start.
+	AllowReadableFiles bool `json:"allow_readable_files"`
 	// Drain is how long the worker may take to end what it has begun when it is told to stop. Default "30s".
 	Drain bellhop.Duration `json:"drain"`
 	// Deployment makes this worker a version of a Temporal worker deployment. Default: unversioned.
@@ -214,6 +218,10 @@ func (c *Config) check(faults *bellhop.Faults) {
 			faults.Add("listen", `must be host:port, such as "127.0.0.1:9464", or empty`)
 		}
 	}
+	if c.MetricsTokenFile != "" {
+		_, err := openMetricsToken(c.MetricsTokenFile)
+		faults.Note("metrics_token_file", err)
+	}
 	if c.Restate != nil {
 		faults.Note("restate", c.Restate.Check())
 		if c.Restate.Target != "" && kind(c.Targets[c.Restate.Target]) != "restate" {
@@ -281,8 +289,8 @@ func (c *Config) check(faults *bellhop.Faults) {
 }
 
 // notes are what an operator should know of a configuration that is in order all the same.
-func (c *Config) notes() []string {
-	var notes []string
+func (c *Config) notes(made *parts) []string {
+	notes := slices.Clone(made.exposed)
 	if host, _, err := net.SplitHostPort(c.Listen); err == nil && !bridge.Loopback(host) && c.MetricsTokenFile == "" {
 		notes = append(notes, "listen is beyond loopback and there is no metrics_token_file: /metrics is not served")
 	}
@@ -293,36 +301,31 @@ func (c *Config) notes() []string {
 type TemporalTarget struct {
 	// Namespace is where the callers' workflows live. Default: the worker's own.
 	Namespace string `json:"namespace"`
-	// Profile names a profile of temporal.toml for another connection than the worker's own. Default: none.
+	// Profile names a profile of temporal.toml for another connection than the worker's own. Its API key and its
+	// certificates are read again when their files change. Default: none.
 	Profile string `json:"profile"`
+	// APIKeyFile is a file with the API key of the profile's connection, in place of the profile's own. It is read again
+	// when it changes. Default: none.
+	APIKeyFile string `json:"api_key_file" file:"secret"`
 	// Encryption is how the callers read what they are sent. Default: by the worker's own keyset in its own namespace, in
 	// the clear elsewhere.
 	Encryption *TargetEncryption `json:"encryption"`
 }
 
-// connection is how the target reaches Temporal: nil for the worker's own connection.
-func (t TemporalTarget) connection() (*client.Options, error) {
-	if t.Profile == "" {
-		return nil, nil //nolint:nilnil // the worker's own, and nothing wrong
-	}
-	options, err := envconfig.LoadClientOptions(envconfig.LoadClientOptionsRequest{
-		ConfigFileProfile: t.Profile,
-		DisableEnv:        true, // TEMPORAL_ADDRESS and the rest are the worker's own connection
-	})
-	if err != nil {
-		return nil, bellhop.Faults{{Path: "profile", Problem: err.Error()}}
-	}
-	if options.Namespace == "" {
-		options.Namespace = client.DefaultNamespace
-	}
-	return &options, nil
+// temporalTarget is a target of type temporal.
+type temporalTarget struct {
+	// connection is nil for the worker's own.
+	connection *temporalConnection
+	namespace  string
 }
 
 // parts are what a configuration describes.
 type parts struct {
 	providers map[string]activities.Provider
+	// own is the worker's own connection to Temporal.
+	own *temporalConnection
 	// temporal are the targets of type temporal, which are made once there is a connection.
-	temporal map[string]TemporalTarget
+	temporal map[string]temporalTarget
 	targets  map[string]bridge.Target
 	// limits are those of the targets, by the same names.
 	limits map[string]bridge.Limits
@@ -335,6 +338,9 @@ type parts struct {
 	encrypted map[string]func(namespace string) encryption.Converters
 	keysets   []*encryption.Keyset
 	closers   []func() error
+	// files are those that the entries name, and exposed those that others can read, which is accepted.
+	files   []namedFile
+	exposed []string
 }
 
 func (p *parts) close() {
@@ -347,7 +353,7 @@ func (p *parts) close() {
 func (c *Config) build() (*parts, error) {
 	made := &parts{
 		providers: map[string]activities.Provider{},
-		temporal:  map[string]TemporalTarget{},
+		temporal:  map[string]temporalTarget{},
 		targets:   map[string]bridge.Target{},
 		limits:    map[string]bridge.Limits{},
 		encrypted: map[string]func(string) encryption.Converters{},
@@ -359,6 +365,9 @@ func (c *Config) build() (*parts, error) {
 		made.keys, err = made.openKeyset(*c.Encryption)
 		faults.Note("encryption", err)
 	}
+	var err error
+	made.own, err = openTemporal("", c.Temporal.APIKeyFile)
+	faults.Note("temporal", err)
 	for _, name := range slices.Sorted(maps.Keys(c.Providers)) {
 		path := "providers." + name
 		if err := bellhop.CheckName(name); err != nil {
@@ -384,11 +393,37 @@ func (c *Config) build() (*parts, error) {
 			faults.Add(path+".arn", "is given twice")
 		}
 	}
+	made.files = append(made.files, c.files(made)...)
+	var refused bellhop.Faults
+	made.exposed, refused = checkFiles(made.files, c.AllowReadableFiles)
+	faults.Note("", refused.Err())
 	if err := faults.Err(); err != nil {
 		made.close()
 		return nil, inFile(c.file, err)
 	}
 	return made, nil
+}
+
+// files are those that the configuration names besides its entries, and itself where it has hashes in it.
+func (c *Config) files(made *parts) []namedFile {
+	files := filesOf("", *c)
+	if c.file != "" {
+		kind := filePublic
+		if c.API != nil && len(c.API.Tokens) > 0 {
+			kind = fileHashes
+		}
+		files = append(files, namedFile{field: "the configuration", path: c.file, kind: kind})
+	}
+	if made.own != nil {
+		files = append(files, made.own.keyFiles()...)
+	}
+	for _, target := range made.temporal {
+		if target.connection != nil {
+			files = append(files, target.connection.keyFiles()...)
+		}
+	}
+	slices.SortFunc(files, func(a, b namedFile) int { return cmp.Or(cmp.Compare(a.field, b.field), cmp.Compare(a.path, b.path)) })
+	return slices.Compact(files)
 }
 
 // typed is what every entry under providers and targets says.
@@ -430,6 +465,7 @@ func openProvider[Config any, Provider closable](p *parts, name string, raw json
 	if err := bellhop.DecodeStrict(raw, new(typed), &config); err != nil {
 		return err
 	}
+	p.files = append(p.files, filesOf("providers."+name, config)...)
 	provider, err := open(config)
 	if err != nil {
 		return err
@@ -447,9 +483,9 @@ func (p *parts) addTarget(name string, raw json.RawMessage) error {
 		if err := p.readTarget(name, raw, limits, &entry); err != nil {
 			return err
 		}
-		p.temporal[name] = entry
+		target, err := entry.open()
+		p.temporal[name] = target
 		var faults bellhop.Faults
-		_, err := entry.connection()
 		faults.Note("", err)
 		faults.Note("encryption", p.encryptTarget(name, entry.Encryption))
 		return faults.Err()
@@ -463,6 +499,24 @@ func (p *parts) addTarget(name string, raw json.RawMessage) error {
 	default:
 		return bellhop.Faults{{Path: "type", Problem: `must be "temporal", "stepfunctions", "restate" or "webhook"`}}
 	}
+}
+
+// open reads how the callers' Temporal is reached.
+func (t TemporalTarget) open() (temporalTarget, error) {
+	if t.Profile == "" {
+		if t.APIKeyFile != "" {
+			return temporalTarget{}, bellhop.Faults{{Path: "api_key_file", Problem: "needs a profile; the worker's own connection has its key under temporal"}}
+		}
+		return temporalTarget{namespace: t.Namespace}, nil
+	}
+	connection, err := openTemporal(t.Profile, t.APIKeyFile)
+	if err != nil {
+		if faults, ok := errors.AsType[bellhop.Faults](err); ok {
+			return temporalTarget{}, faults
+		}
+		return temporalTarget{}, bellhop.Faults{{Path: "profile", Problem: err.Error()}}
+	}
+	return temporalTarget{connection: connection, namespace: cmp.Or(t.Namespace, connection.options.Namespace)}, nil
 }
 
 // openTarget makes a target as its entry says; limits are the defaults for its type.
@@ -487,6 +541,7 @@ func openTarget[Config any, Target bridge.Target](p *parts, name string, raw jso
 // readTarget reads an entry's own configuration and its limits.
 func (p *parts) readTarget(name string, raw json.RawMessage, limits bridge.Limits, config any) error {
 	err := bellhop.DecodeStrict(raw, new(typed), config, &limits)
+	p.files = append(p.files, filesOf("targets."+name, config)...)
 	if limits.Concurrency == 0 {
 		limits.Concurrency = p.share
 	}

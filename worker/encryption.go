@@ -150,7 +150,7 @@ func (p *parts) watchKeysets(ctx context.Context, logger *slog.Logger) {
 }
 
 // own are the converters of the worker's own connection.
-func (p *parts) own(namespace string) encryption.Converters {
+func (p *parts) ownConverters(namespace string) encryption.Converters {
 	if p.keys == nil {
 		return encryption.Clear()
 	}
@@ -164,7 +164,7 @@ func (p *parts) forTarget(name, namespace string, ownNamespace bool) encryption.
 		return converters(namespace)
 	}
 	if ownNamespace {
-		return p.own(namespace)
+		return p.ownConverters(namespace)
 	}
 	return encryption.Converters{}
 }

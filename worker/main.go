@@ -101,7 +101,7 @@ Exit codes: 0 stopped, 1 failed, 2 bad usage or configuration, 4 Temporal unreac
 			if check {
 				fmt.Fprintln(stdout, "the configuration is in order")
 				fmt.Fprintf(stdout, "providers: %s\ntargets: %s\n", sorted(config.Providers), sorted(config.Targets))
-				for _, note := range config.notes() {
+				for _, note := range config.notes(parts) {
 					fmt.Fprintln(stdout, "note: "+note)
 				}
 				return nil

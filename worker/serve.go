@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +12,6 @@ import (
 
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
-	"go.temporal.io/sdk/contrib/envconfig"
 	"go.temporal.io/sdk/interceptor"
 	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/worker"
@@ -21,6 +21,7 @@ import (
 	"bellhop/bridge"
 	"bellhop/bridge/restate"
 	"bellhop/bridge/temporal"
+	"bellhop/internal/tenancy"
 	"bellhop/operations"
 	"bellhop/workflows"
 )
@@ -28,8 +29,9 @@ import (
 // serve works until ctx ends.
 func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) error {
 	logger := newLogger(config.Log, stderr)
-	for _, note := range config.notes() {
-		logger.Warn(note)
+	slog.SetDefault(logger)
+	for _, note := range config.notes(made) {
+		logger.Warn("a note on the configuration", "note", note)
 	}
 	telemetry, err := startTelemetry(ctx, config)
 	if err != nil {
@@ -37,10 +39,7 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 	}
 	defer telemetry.stop()
 
-	options, err := envconfig.LoadDefaultClientOptions()
-	if err != nil {
-		return usageError{fmt.Errorf("read Temporal's client configuration: %w", err)}
-	}
+	options := made.own.options
 	options.Logger = log.NewStructuredLogger(logger)
 	options.MetricsHandler = telemetry.metrics
 	if telemetry.tracer != nil {
@@ -51,13 +50,13 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 		namespace = client.DefaultNamespace
 	}
 	made.watchKeysets(ctx, logger)
-	made.own(namespace).Apply(&options)
+	made.ownConverters(namespace).Apply(&options)
 	connection, err := dial(ctx, options, time.Duration(config.ConnectTimeout), logger)
 	if err != nil {
 		return err
 	}
 	defer connection.Close()
-	ops := operations.New(connection, namespace, config.TaskQueue).With(made.own(namespace))
+	ops := operations.New(connection, namespace, config.TaskQueue).With(made.ownConverters(namespace))
 	policy := config.policy()
 	ops.Govern(policy)
 	config.warnOfSharedIDs(policy, logger)
@@ -88,7 +87,7 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 	defer server.stop()
 	// Told to stop, it stops to ask for tasks while the worker drains.
 	defer made.pollActivities(ctx, config, ops, logger)()
-	running := newWorkers(connection, config, made, ops, fail)
+	running := newWorkers(connection, config, made, ops, policy, fail)
 	if err := running.start(); err != nil {
 		return err
 	}
@@ -150,7 +149,7 @@ func dial(ctx context.Context, options client.Options, within time.Duration, log
 // of its own.
 type workers []worker.Worker
 
-func newWorkers(connection client.Client, config Config, made *parts, ops *operations.Client, fail func(error)) workers {
+func newWorkers(connection client.Client, config Config, made *parts, ops *operations.Client, policy *tenancy.Policy, fail func(error)) workers {
 	worker.SetStickyWorkflowCacheSize(config.Limits.CachedWorkflows)
 	worker.SetBinaryChecksum(workflows.Build + "/" + version) // by which its histories say by which rules they were begun
 	options := worker.Options{
@@ -179,7 +178,8 @@ func newWorkers(connection client.Client, config Config, made *parts, ops *opera
 		},
 		Waiters: ops,
 		Records: ops,
-		Places:  activities.NewPlaces(func(string) int { return max(1, config.Limits.Activities/4) }),
+		Places:  activities.NewPlaces(func(tenant string) int { return policy.For(tenant).Limits.Asks }),
+		Policy:  policy,
 	}
 	main := worker.New(connection, config.TaskQueue, options)
 	workflows.Register(main)
@@ -234,26 +234,20 @@ func (p *parts) connectTargets(own client.Client, namespace string, logger *slog
 	}
 	var errs []error
 	for name, entry := range p.temporal {
-		connection, in := own, namespace
-		options, err := entry.connection()
-		if err != nil {
-			errs = append(errs, usageError{fmt.Errorf("connect target %s: %w", name, err)})
-			continue
-		}
-		if options != nil {
+		connection := own
+		if entry.connection != nil {
+			options := entry.connection.options
 			options.Logger = log.NewStructuredLogger(logger)
 			// Lazily: a target that is down must not keep the worker from working.
-			if connection, err = client.NewLazyClient(*options); err != nil {
+			var err error
+			if connection, err = client.NewLazyClient(options); err != nil {
 				errs = append(errs, usageError{fmt.Errorf("connect target %s: %w", name, err)})
 				continue
 			}
 			opened = append(opened, connection)
-			in = options.Namespace
 		}
-		if entry.Namespace != "" {
-			in = entry.Namespace
-		}
-		encrypted := p.forTarget(name, in, entry.Profile == "" && in == namespace)
+		in := cmp.Or(entry.namespace, namespace)
+		encrypted := p.forTarget(name, in, entry.connection == nil && in == namespace)
 		p.targets[name] = temporal.NewTarget(connection.WorkflowService(), in).With(encrypted)
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -25,6 +25,7 @@ import (
 	"bellhop"
 	"bellhop/activities"
 	"bellhop/bridge/httpapi"
+	"bellhop/internal/reload"
 	"bellhop/operations"
 )
 
@@ -58,6 +59,10 @@ func startTelemetry(ctx context.Context, config Config) (*telemetry, error) {
 		handler:  promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
 		meter:    metrics.Meter("bellhop"),
 	}
+	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "bellhop_unusable_files",
+		Help: "Files of keys, tokens or certificates that have changed and cannot be used: what was in them before stays in use.",
+	}, func() float64 { return float64(reload.Broken()) }))
 	t.metrics = metricsHandler{
 		MetricsHandler: temporaltelemetry.NewMetricsHandler(temporaltelemetry.MetricsHandlerOptions{Meter: t.meter}),
 		known: known{

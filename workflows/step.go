@@ -103,7 +103,7 @@ func perform[R any](ctx workflow.Context, s *steps, do step, fits func(R) bool) 
 		if err == nil && fits(result) || err != nil && genuine(err, do.fails) {
 			return result, err
 		}
-		workflow.GetMetricsHandler(ctx).WithTags(map[string]string{"activity": do.kind}).Counter("bellhop_forged_results_total").Inc(1)
+		workflow.GetMetricsHandler(ctx).WithTags(map[string]string{"activity": do.kind}).Counter("bellhop_forged_results").Inc(1)
 		workflow.GetLogger(ctx).Warn("an activity's result was forged: it does not fit what was asked for; it is repeated",
 			"activity", do.kind, "id", do.options.ActivityID)
 		pause := min(time.Second<<min(forged, 10), maxPause)

@@ -46,7 +46,7 @@ type Config struct {
 	// included. It is read at each pull. It may hold {tenant}: the registry is then asked with the tenant's own
 	// credentials for an image that the engine has already, and each tenant needs a file. Default: none, images are pulled
 	// anonymously.
-	DockerConfig string `json:"docker_config"`
+	DockerConfig string `json:"docker_config" file:"secret"`
 	// Secrets says what the secrets of operations may refer to. Default: nothing.
 	Secrets SecretsConfig `json:"secrets"`
 }

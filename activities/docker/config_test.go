@@ -18,7 +18,7 @@ func TestConfigReportsEveryFault(t *testing.T) {
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
-	const mixed = `: gives one tenant what "net-{tenant}" gives another tenant; both need the same text before {tenant}, ` +
+	const mixed = `default_network: gives one tenant what "net-{tenant}" gives another tenant; both need the same text before {tenant}, ` +
 		"or texts neither of which begins with the other"
 	for want, config := range map[string]Config{
 		"host: unable to parse docker host `nowhere`":                                    {Host: "nowhere"},
@@ -30,7 +30,7 @@ func TestConfigReportsEveryFault(t *testing.T) {
 		`default_network: must be the name of a network, and not "container:x"`:                               {DefaultNetwork: "container:x"},
 		`default_network: must be the name of a network, and not "net-*"`:                                     {DefaultNetwork: "net-*"},
 		"default_network: must have more in it than {tenant}: a tenant could have the name of something else": {DefaultNetwork: "{tenant}"},
-		"default_network" + mixed:                                                                       {DefaultNetwork: "net-x-{tenant}", Networks: []string{"net-{tenant}"}},
+		mixed: {DefaultNetwork: "net-x-{tenant}", Networks: []string{"net-{tenant}"}},
 		"docker_config: must have no braces but those of {tenant}":                                      {DockerConfig: "/etc/{tennant}/config.json"},
 		"images[0]: must have more in it than {tenant}: a tenant could have the name of something else": {Images: []string{"{tenant}/*"}},
 	} {

@@ -21,7 +21,7 @@ type SecretsConfig struct {
 	// Dir is a folder of the worker with a folder for each tenant: "file:NAME" is what the file NAME in the tenant's own
 	// holds, without the newline at its end. A symbolic link out of the tenant's folder is not followed. It is read when
 	// containers are created, so a secret that was rotated is in the next operation's. Default: none, no file is read.
-	Dir string `json:"dir"`
+	Dir string `json:"dir" file:"secrets"`
 	// EnvPrefix is what the names of those variables of the worker begin with that "env:NAME" may name. They are for every
 	// tenant; what is one tenant's own belongs into dir. Default: none, no variable is read.
 	EnvPrefix string `json:"env_prefix"`

@@ -19,7 +19,7 @@ import (
 type Config struct {
 	// Kubeconfig is the path of a kubeconfig. Default: the cluster that the worker runs in when it runs in one, else
 	// KUBECONFIG, else ~/.kube/config.
-	Kubeconfig string `json:"kubeconfig"`
+	Kubeconfig string `json:"kubeconfig" file:"secret"`
 	// Context names a context of the kubeconfig. Default: its current one.
 	Context string `json:"context"`
 	// Namespace is where compute runs. "{tenant}" in it stands for the tenant, so that each has a namespace of its own;

@@ -25,7 +25,7 @@ type Config struct {
 	// Waits is how many requests may wait at once for an operation to end (?wait=30s); further ones are answered 503. Each
 	// is a long poll at Temporal, which by default takes 1200 of a namespace at each of its frontends. Default 500.
 	Waits int `json:"waits"`
-	// Tokens are who may call. They change with a restart; those of a leaked token must not wait for one: see tokens_file.
+	// Tokens are who may call. They change only with a restart: tokens that can be revoked at once belong into tokens_file.
 	// At least one is required, here or there.
 	Tokens []TokenConfig `json:"tokens"`
 	// TokensFile is a YAML or JSON file with further tokens, in a list called tokens. It is read again when it changes: a

@@ -50,6 +50,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"go.temporal.io/sdk/converter"
@@ -378,6 +379,28 @@ func (in *Inbox) file(outcome bellhop.Outcome) {
 func (in *Inbox) keep(l *letter) {
 	in.letters = append(in.letters, l)
 	in.known[l.outcome.CallbackID] = l
+}
+
+// about are the letters about an operation that have come.
+func (in *Inbox) about(id string) []*letter {
+	in.collect()
+	var about []*letter
+	for _, l := range in.letters {
+		if strings.HasPrefix(l.outcome.CallbackID, id+"/") {
+			about = append(about, l)
+		}
+	}
+	return about
+}
+
+// forget makes room for callbacks with the same ids. What nobody has asked for stays for Drain.
+func (in *Inbox) forget(letters []*letter) {
+	for _, l := range letters {
+		if in.known[l.outcome.CallbackID] == l {
+			delete(in.known, l.outcome.CallbackID)
+		}
+	}
+	in.letters = slices.DeleteFunc(in.letters, func(l *letter) bool { return l.answered && slices.Contains(letters, l) })
 }
 
 // find looks for the news that are enough; bare ones are none.

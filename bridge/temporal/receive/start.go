@@ -90,6 +90,7 @@ func (in *Inbox) start(ctx workflow.Context, op bellhop.Operation) error {
 		StaticSummary: fmt.Sprintf("%s %s/%s on %s", op.Verb, op.TenantID, op.Resource, op.Provider),
 		Priority:      temporal.Priority{FairnessKey: bellhop.SoundName(op.TenantID)},
 	})
+	earlier := in.about(op.ID)
 	future := workflow.ExecuteChildWorkflow(in.speak(ctx), typeName, op)
 	switch err := future.GetChildWorkflowExecution().Get(ctx, nil); {
 	case temporal.IsWorkflowExecutionAlreadyStartedError(err):
@@ -98,6 +99,11 @@ func (in *Inbox) start(ctx workflow.Context, op bellhop.Operation) error {
 		return err
 	}
 	in.children[op.ID] = &child{Operation: op, end: future}
+	// What came before was of an operation that Temporal has forgotten, since it took the id once more. Workflows of before
+	// this version took the earlier callback for the new one's.
+	if len(earlier) > 0 && workflow.GetVersion(ctx, "bellhop-receive-id-used-again", workflow.DefaultVersion, 1) == 1 {
+		in.forget(earlier)
+	}
 	return nil
 }
 
