@@ -280,12 +280,12 @@ func MayHaveArrived(err error) bool {
 }
 
 // Pending fills in what Temporal knows of a delivery that is still being tried: it was started by the workflow, which
-// hears of it only at its end.
-func Pending(receipt *bellhop.Receipt, info *workflowpb.PendingActivityInfo) {
+// hears of it only at its end. The converter is the one of the delivery's workflow.
+func Pending(receipt *bellhop.Receipt, info *workflowpb.PendingActivityInfo, data converter.DataConverter) {
 	receipt.State = bellhop.ReceiptDelivering
 	var past memory
 	details := info.GetHeartbeatDetails()
-	_ = converter.GetDefaultDataConverter().FromPayloads(details, &past) //nolint:errcheck // as above
+	_ = data.FromPayloads(details, &past) //nolint:errcheck // as above
 	receipt.FirstAttemptAt = past.FirstAttemptAt
 	receipt.LastError = past.LastError
 	receipt.Attempts = past.Attempts + untold(past, max(info.GetAttempt(), 1))
@@ -293,7 +293,8 @@ func Pending(receipt *bellhop.Receipt, info *workflowpb.PendingActivityInfo) {
 		receipt.Attempts++
 	}
 	failure := info.GetLastFailure()
-	if receipt.LastError == "" {
+	if failure != nil && receipt.LastError == "" {
+		converter.DecodeCommonFailureAttributes(data, failure)
 		receipt.LastError = failure.GetMessage()
 	}
 	if failure.GetApplicationFailureInfo().GetType() == ErrorBlocked {

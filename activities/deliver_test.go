@@ -468,7 +468,7 @@ func TestPendingTellsWhatTemporalKnows(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			var got bellhop.Receipt
-			activities.Pending(&got, row.info())
+			activities.Pending(&got, row.info(), converter.GetDefaultDataConverter())
 			if diff := cmp.Diff(row.want, got); diff != "" {
 				t.Errorf("receipt (-want +got): %s\n%s", row.reason, diff)
 			}

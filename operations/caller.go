@@ -32,7 +32,7 @@ func (c *Client) CallerStatus(ctx context.Context, id string) (bellhop.Status, e
 func (c *Client) Complete(ctx context.Context, status *bellhop.Status) {
 	found, err := c.temporal.DescribeWorkflowExecution(ctx, status.OperationID, "")
 	if err == nil {
-		pending(status, found.GetPendingActivities())
+		c.pending(status, found.GetPendingActivities())
 	}
 }
 

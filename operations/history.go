@@ -13,11 +13,11 @@ import (
 	failurepb "go.temporal.io/api/failure/v1"
 	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/api/workflowservice/v1"
-	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 
 	"bellhop"
 	"bellhop/activities"
+	"bellhop/encryption"
 	"bellhop/workflows"
 )
 
@@ -45,6 +45,8 @@ type past struct {
 	scheduled map[int64]*historypb.ActivityTaskScheduledEventAttributes
 	// taken says that the provider took the request, which the workflow has yet to hear.
 	taken bool
+	// converters are those of the operation's workflow.
+	converters encryption.Converters
 	// began is when the workflow task began that is not completed yet: the workflow's time while it runs.
 	began map[int64]time.Time
 }
@@ -56,7 +58,8 @@ func (c *Client) read(ctx context.Context, found *workflowservice.DescribeWorkfl
 	p := &past{
 		receipts: map[int]bellhop.Receipt{}, deliveries: map[int]*activities.Delivery{},
 		gone: map[int]string{}, began: map[int64]time.Time{},
-		scheduled: map[int64]*historypb.ActivityTaskScheduledEventAttributes{},
+		scheduled:  map[int64]*historypb.ActivityTaskScheduledEventAttributes{},
+		converters: c.in(id),
 	}
 	events := c.temporal.GetWorkflowHistory(ctx, id, info.GetExecution().GetRunId(), false, enumspb.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT)
 	for events.HasNext() {
@@ -65,9 +68,13 @@ func (c *Client) read(ctx context.Context, found *workflowservice.DescribeWorkfl
 			return nil, fmt.Errorf("read history of %s: %w", id, notFound(err))
 		}
 		if started := event.GetWorkflowExecutionStartedEventAttributes(); started != nil {
+			input, err := firstPayload(started.GetInput(), p.converters)
+			if err != nil {
+				return nil, fmt.Errorf("read history of %s: %w", id, err)
+			}
 			//nolint:errcheck // an operation with faults fails and says so
 			p.op, _ = bellhop.ParseOperation(id, workflows.VerbOf(info.GetType().GetName()), event.GetEventTime().AsTime(),
-				firstPayload(started.GetInput()))
+				input)
 		}
 		p.note(event)
 		p.last = event
@@ -112,7 +119,7 @@ func (p *past) note(event *historypb.HistoryEvent) {
 	case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED:
 		attributes := event.GetWorkflowExecutionSignaledEventAttributes()
 		var seen bellhop.Observation
-		if attributes.GetSignalName() == workflows.SignalObserved && decode(attributes.GetInput(), &seen) && seen.OperationID == p.op.ID {
+		if attributes.GetSignalName() == workflows.SignalObserved && p.decode(attributes.GetInput(), &seen) && seen.OperationID == p.op.ID {
 			p.see(seen)
 		}
 	}
@@ -126,7 +133,7 @@ func (p *past) deliver(callback int, state bellhop.State, input *commonpb.Payloa
 	}
 	p.deliveries[callback] = nil
 	var delivery activities.Delivery
-	if !decode(input, &delivery) {
+	if !p.decode(input, &delivery) {
 		return
 	}
 	p.deliveries[callback] = &delivery
@@ -144,20 +151,20 @@ func (p *past) reach(state bellhop.State, at time.Time) {
 func (p *past) completed(scheduled *historypb.ActivityTaskScheduledEventAttributes, result *commonpb.Payloads) {
 	if callback, _, ok := workflows.Delivered(scheduled.GetActivityId()); ok {
 		var receipt bellhop.Receipt
-		if decode(result, &receipt) {
+		if p.decode(result, &receipt) {
 			p.receipts[callback] = receipt
 		}
 		return
 	}
 	if callback, ok := workflows.Beaten(scheduled.GetActivityId()); ok {
 		var abandoned activities.Abandoned
-		if p.outcome == nil && decode(result, &abandoned) { // else its delivery finds out
+		if p.outcome == nil && p.decode(result, &abandoned) { // else its delivery finds out
 			p.gone[callback] = abandoned.LastError()
 		}
 		return
 	}
 	var answer activities.Answer
-	if !decode(result, &answer) || answer.Phase == "" {
+	if !p.decode(result, &answer) || answer.Phase == "" {
 		return
 	}
 	running := func(t bellhop.Transition) bool { return t.State == bellhop.Running }
@@ -195,7 +202,7 @@ func (p *past) late(scheduled *historypb.ActivityTaskScheduledEventAttributes, f
 		CallbackID: bellhop.CallbackID(p.op.ID, state),
 		LastError:  "its deadline passed: no answer came",
 	}
-	err := temporal.GetDefaultFailureConverter().FailureToError(failure)
+	err := p.converters.Failure().FailureToError(failure)
 	activities.GaveUp(&receipt, err)
 	if last, ok := errors.AsType[*temporal.ApplicationError](err); ok {
 		receipt.LastError = fmt.Sprintf("its deadline passed: %s: %s", last.Type(), last.Message())
@@ -241,6 +248,6 @@ func (p *past) receipt(i int, callback bellhop.Callback, reached bellhop.State) 
 	return receipt
 }
 
-func decode(payloads *commonpb.Payloads, into any) bool {
-	return converter.GetDefaultDataConverter().FromPayloads(payloads, into) == nil
+func (p *past) decode(payloads *commonpb.Payloads, into any) bool {
+	return p.converters.Data().FromPayloads(payloads, into) == nil
 }

@@ -23,15 +23,17 @@ import (
 
 	"bellhop"
 	"bellhop/bridge"
+	"bellhop/encryption"
 	"bellhop/internal/tenancy"
 	"bellhop/workflows"
 )
 
 // Client starts and finds operations in one Temporal namespace. It is what the ways in know as [bridge.Operations].
 type Client struct {
-	temporal  client.Client
-	namespace string
-	taskQueue string
+	temporal   client.Client
+	namespace  string
+	taskQueue  string
+	converters encryption.Converters
 	// policy is what tenants may name and use; nil bounds nobody, as for the command line, whose users have Temporal's own
 	// rights.
 	policy *tenancy.Policy
@@ -45,6 +47,15 @@ func New(c client.Client, namespace, taskQueue string) *Client {
 	}
 	return &Client{temporal: c, namespace: namespace, taskQueue: taskQueue}
 }
+
+// With has the client read payloads by the converters of its connection, which are Temporal's own by default.
+func (c *Client) With(converters encryption.Converters) *Client {
+	c.converters = converters
+	return c
+}
+
+// in are the converters for what belongs to a workflow.
+func (c *Client) in(id string) encryption.Converters { return c.converters.In(c.namespace, id) }
 
 // Govern makes a client keep tenants within a policy. It comes before anything is started.
 func (c *Client) Govern(policy *tenancy.Policy) {
@@ -154,7 +165,7 @@ func (c *Client) startedBefore(ctx context.Context, id string, verb bellhop.Verb
 	info := found.GetWorkflowExecutionInfo()
 	var earlier string
 	if payload, ok := info.GetMemo().GetFields()[memoRequest]; ok {
-		if err := converter.GetDefaultDataConverter().FromPayload(payload, &earlier); err != nil {
+		if err := c.in(id).Read(payload, &earlier); err != nil {
 			return false, fmt.Errorf("read memo of %s: %w", id, err)
 		}
 	} else if input, err := c.input(ctx, id); err == nil { // started by other means
@@ -237,12 +248,18 @@ func (c *Client) input(ctx context.Context, id string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read history of %s: %w", id, notFound(err))
 	}
-	return firstPayload(event.GetWorkflowExecutionStartedEventAttributes().GetInput()), nil
+	return firstPayload(event.GetWorkflowExecutionStartedEventAttributes().GetInput(), c.in(id))
 }
 
-func firstPayload(payloads *commonpb.Payloads) []byte {
+// firstPayload is the data of the first of the payloads, whatever it says: that a payload is no operation is for the
+// operation itself to tell. The error says that it cannot be read here.
+func firstPayload(payloads *commonpb.Payloads, converters encryption.Converters) ([]byte, error) {
 	if len(payloads.GetPayloads()) == 0 {
-		return nil
+		return nil, nil
 	}
-	return payloads.GetPayloads()[0].GetData()
+	var raw converter.RawValue
+	if err := converters.Read(payloads.GetPayloads()[0], &raw); err != nil {
+		return nil, err
+	}
+	return raw.Payload().GetData(), nil
 }

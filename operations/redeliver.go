@@ -235,7 +235,7 @@ func (c *Client) redelivered(ctx context.Context, status *bellhop.Status, closed
 				Target: receipt.Target, CallbackID: bellhop.CallbackID(status.OperationID, state), State: bellhop.ReceiptDelivering,
 			}
 			for _, info := range found.GetPendingActivities() {
-				activities.Pending(receipt, info)
+				activities.Pending(receipt, info, c.in(found.GetWorkflowExecutionInfo().GetExecution().GetWorkflowId()).Data())
 			}
 			continue
 		}

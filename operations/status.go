@@ -8,11 +8,11 @@ import (
 
 	commonpb "go.temporal.io/api/common/v1"
 	enumspb "go.temporal.io/api/enums/v1"
-	historypb "go.temporal.io/api/history/v1"
 	"go.temporal.io/api/serviceerror"
 	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
+	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
 
 	"bellhop"
@@ -57,7 +57,7 @@ func (c *Client) look(ctx context.Context, id string) (sight, error) {
 		s.Status = recall(found, s.past)
 	}
 	if !closed(found) {
-		pending(&s.Status, found.GetPendingActivities())
+		c.pending(&s.Status, found.GetPendingActivities())
 	}
 	if err := c.redelivered(ctx, &s.Status, closed(found)); err != nil {
 		return sight{}, err
@@ -110,7 +110,7 @@ func (c *Client) Refresh(ctx context.Context, id string) (bellhop.Report, error)
 }
 
 // pending fills in the deliveries that are still being tried.
-func pending(status *bellhop.Status, tried []*workflowpb.PendingActivityInfo) {
+func (c *Client) pending(status *bellhop.Status, tried []*workflowpb.PendingActivityInfo) {
 	for _, info := range tried {
 		if i, state, ok := workflows.Delivered(info.GetActivityId()); ok && i < len(status.Callbacks) {
 			// Afresh: what is there may be the receipt of an earlier state.
@@ -118,7 +118,7 @@ func pending(status *bellhop.Status, tried []*workflowpb.PendingActivityInfo) {
 				Target:     status.Callbacks[i].Target,
 				CallbackID: bellhop.CallbackID(status.OperationID, state),
 			}
-			activities.Pending(&status.Callbacks[i], info)
+			activities.Pending(&status.Callbacks[i], info, c.in(status.OperationID).Data())
 		}
 	}
 }
@@ -153,7 +153,7 @@ func recall(found *workflowservice.DescribeWorkflowExecutionResponse, past *past
 	}
 	switch {
 	case closed(found):
-		status.Outcome = outcomeOf(past.last, op.ID, status.Outcome, past.outcome)
+		status.Outcome = past.concluded(op.ID, status.Outcome)
 	case past.outcome != nil: // its callers are still being rung
 		status.Outcome = *past.outcome
 	default:
@@ -173,9 +173,11 @@ func recall(found *workflowservice.DescribeWorkflowExecutionResponse, past *past
 	return status
 }
 
-// outcomeOf is how the operation's workflow was closed by an event. One that was closed by other means than its own code,
-// which nothing of ours does, has failed as far as anybody can know, unless it had concluded before, and told it; known is what is known of it besides.
-func outcomeOf(event *historypb.HistoryEvent, id string, known bellhop.Outcome, told *bellhop.Outcome) bellhop.Outcome {
+// concluded is how the operation's workflow was closed. One that was closed by other means than its own code, which nothing
+// of ours does, has failed as far as anybody can know, unless it had concluded before, and told it; known is what is known
+// of it besides.
+func (p *past) concluded(id string, known bellhop.Outcome) bellhop.Outcome {
+	event := p.last
 	var payloads *commonpb.Payloads
 	reason := "ended in a way that bellhop does not end it"
 	switch event.GetEventType() {
@@ -184,6 +186,7 @@ func outcomeOf(event *historypb.HistoryEvent, id string, known bellhop.Outcome, 
 	case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED:
 		failure := event.GetWorkflowExecutionFailedEventAttributes().GetFailure()
 		payloads = failure.GetApplicationFailureInfo().GetDetails()
+		converter.DecodeCommonFailureAttributes(p.converters.Data(), failure)
 		reason = "failed by itself: " + failure.GetMessage()
 	case enumspb.EVENT_TYPE_WORKFLOW_EXECUTION_CANCELED:
 		payloads = event.GetWorkflowExecutionCanceledEventAttributes().GetDetails()
@@ -193,11 +196,11 @@ func outcomeOf(event *historypb.HistoryEvent, id string, known bellhop.Outcome, 
 		reason = "timed out as a whole"
 	}
 	var outcome bellhop.Outcome
-	if decode(payloads, &outcome) && outcome.OperationID != "" {
+	if p.decode(payloads, &outcome) && outcome.OperationID != "" {
 		return outcome
 	}
-	if told != nil {
-		return *told
+	if p.outcome != nil {
+		return *p.outcome
 	}
 	known.State = bellhop.Failed
 	known.CallbackID = bellhop.CallbackID(id, bellhop.Failed)

@@ -12,7 +12,6 @@ import (
 	enumspb "go.temporal.io/api/enums/v1"
 	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/api/workflowservice/v1"
-	"go.temporal.io/sdk/converter"
 	"golang.org/x/sync/errgroup"
 
 	"bellhop"
@@ -54,7 +53,7 @@ func (c *Client) inspectPage(ctx context.Context, filter bellhop.Filter, limit i
 	for i, info := range infos {
 		found[i].Item = itemOf(info)
 		redelivered := again[info.GetExecution().GetWorkflowId()].of(info)
-		if isClosed(info) && redelivered.everything() {
+		if isClosed(info) && redelivered.everything(c) {
 			continue
 		}
 		reading.Go(func() error {
@@ -151,11 +150,11 @@ func (s *sight) remaining() map[string]any {
 }
 
 // everything says whether all that an operation had left over when it had closed has been redelivered since.
-func (r redeliveries) everything() bool {
+func (r redeliveries) everything(c *Client) bool {
 	for _, info := range r {
 		var left []string
 		payload, ok := info.GetMemo().GetFields()[memoRemaining]
-		if !ok || converter.GetDefaultDataConverter().FromPayload(payload, &left) != nil || len(left) == 0 {
+		if !ok || c.in(info.GetExecution().GetWorkflowId()).Read(payload, &left) != nil || len(left) == 0 {
 			continue
 		}
 		return !slices.ContainsFunc(left, func(delivery string) bool {
@@ -197,7 +196,7 @@ func (c *Client) undelivered(ctx context.Context, info *workflowpb.WorkflowExecu
 	}
 	status := recall(found, past)
 	if !closed(found) {
-		pending(&status, found.GetPendingActivities())
+		c.pending(&status, found.GetPendingActivities())
 	}
 	var left []bellhop.Receipt
 	for i, receipt := range status.Callbacks {

@@ -5,9 +5,9 @@ import (
 
 	enumspb "go.temporal.io/api/enums/v1"
 	historypb "go.temporal.io/api/history/v1"
-	"go.temporal.io/sdk/converter"
 
 	"bellhop"
+	"bellhop/encryption"
 	"bellhop/workflows"
 )
 
@@ -25,7 +25,7 @@ func (c *Client) Wait(ctx context.Context, id string) (bellhop.Report, error) {
 			if err != nil {
 				return bellhop.Report{}, notFound(err)
 			}
-			if !concludes(event) {
+			if !concludes(event, c.in(id)) {
 				continue
 			}
 			if report, err := c.Status(ctx, id); err != nil || report.State.Terminal() {
@@ -40,12 +40,12 @@ func (c *Client) Wait(ctx context.Context, id string) (bellhop.Report, error) {
 
 // concludes says of an event in an operation's history that the last state has been reached although the workflow goes
 // on, because its callers are still being rung.
-func concludes(event *historypb.HistoryEvent) bool {
+func concludes(event *historypb.HistoryEvent, converters encryption.Converters) bool {
 	switch event.GetEventType() {
 	case enumspb.EVENT_TYPE_TIMER_STARTED:
 		// Begun together with the deliveries of the last state, also where none can begin before another has ended.
 		var summary string
-		err := converter.GetDefaultDataConverter().FromPayload(event.GetUserMetadata().GetSummary(), &summary)
+		err := converters.Data().FromPayload(event.GetUserMetadata().GetSummary(), &summary)
 		return err == nil && summary == workflows.SummaryPublish
 	case enumspb.EVENT_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES:
 		// The same, of a workflow from before there was that timer.

@@ -57,7 +57,10 @@ starts one can be repeated.`
 const connectionHelp = `Connection:
   Temporal is found as its own command line finds it: TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE, TEMPORAL_API_KEY,
   TEMPORAL_TLS_…, or a profile (TEMPORAL_PROFILE) of temporal.toml. Flags win over the environment, the environment
-  wins over the file. Default: localhost:7233, namespace "default".`
+  wins over the file. Default: localhost:7233, namespace "default".
+
+  Where payloads are encrypted, say by which keyset (--keyset or BELLHOP_KEYSET), or by which codec server
+  (TEMPORAL_CODEC_ENDPOINT and TEMPORAL_CODEC_AUTH, or "codec" in the profile).`
 
 const exitHelp = `Exit codes:
   0    done; with --wait and for wait: the operation succeeded. For status: it could tell, whatever it told
@@ -84,10 +87,12 @@ func (a *app) root() *cobra.Command {
 	root.AddGroup(
 		&cobra.Group{ID: groupStart, Title: "Start an operation:"},
 		&cobra.Group{ID: groupFollow, Title: "Find and follow operations:"},
+		&cobra.Group{ID: groupKeys, Title: "Encrypt what Temporal stores:"},
 	)
 	root.AddCommand(
 		a.provision(), a.update(), a.delete(), a.validate(), a.schema(),
 		a.status(), a.wait(), a.list(), a.cancel(), a.redeliver(), a.orphans(),
+		a.keysets(),
 		a.version(),
 	)
 	return root
@@ -96,6 +101,7 @@ func (a *app) root() *cobra.Command {
 const (
 	groupStart  = "start"
 	groupFollow = "follow"
+	groupKeys   = "keys"
 )
 
 // act makes a command's own code of f.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"bellhop/encryption"
+	"bellhop/encryption/awskms"
 	"bellhop/operations"
 	"bellhop/workflows"
 )
@@ -28,6 +31,8 @@ type connection struct {
 	address, namespace, profile, taskQueue string
 	// given are the flags as they were given, for commands that are suggested.
 	given []string
+	// keyset and keysetKMS are by what payloads are opened and sealed.
+	keyset, keysetKMS string
 
 	// host and namespaceName are what came of it.
 	host, namespaceName string
@@ -57,11 +62,13 @@ func (c *connection) register(root *cobra.Command) {
 	flags.StringVar(&c.namespace, "namespace", "", "Temporal `namespace` (default TEMPORAL_NAMESPACE, or \"default\")")
 	flags.StringVar(&c.profile, "profile", "", "`profile` of temporal.toml (default TEMPORAL_PROFILE, or \"default\")")
 	flags.StringVar(&c.taskQueue, "task-queue", "", "task `queue` that the workers poll, for starting (default \""+workflows.TaskQueue+"\")")
-	for _, name := range []string{"address", "namespace", "profile", "task-queue"} {
+	flags.StringVar(&c.keyset, "keyset", "", "keyset `file` by which payloads are encrypted (default BELLHOP_KEYSET, or the profile's codec)")
+	flags.StringVar(&c.keysetKMS, "keyset-kms", "", "`URI` of the key by which the keyset itself is encrypted (default BELLHOP_KEYSET_KMS)")
+	for _, name := range []string{"address", "namespace", "profile", "task-queue", "keyset-kms"} {
 		choices[string](root, name)
 	}
 	root.PersistentPreRun = func(cmd *cobra.Command, _ []string) {
-		for _, name := range []string{"address", "namespace", "profile"} {
+		for _, name := range []string{"address", "namespace", "profile", "keyset", "keyset-kms"} {
 			if flag := cmd.Flag(name); flag.Changed {
 				c.given = append(c.given, "--"+name, flag.Value.String())
 			}
@@ -82,7 +89,14 @@ func (a *app) connect(ctx context.Context) (*operations.Client, func(), error) {
 	c := &a.connection
 	options, err := envconfig.LoadClientOptions(envconfig.LoadClientOptionsRequest{
 		ConfigFileProfile: c.profile,
-		EnvLookup:         environment(a.getenv),
+		EnvLookup: environment(func(name string) string {
+			if name == "TEMPORAL_NAMESPACE" && c.namespace != "" {
+				return c.namespace // what a codec server is told as well
+			}
+			return a.getenv(name)
+		}),
+		// Each command runs once, so a codec server may be asked for each payload. A keyset needs none.
+		IncludeRemoteCodec: true,
 	})
 	if err != nil {
 		return nil, nil, &problem{exitUsage, fmt.Errorf("read Temporal's configuration: %w", err), []string{
@@ -91,9 +105,6 @@ func (a *app) connect(ctx context.Context) (*operations.Client, func(), error) {
 	}
 	if c.address != "" {
 		options.HostPort = c.address
-	}
-	if c.namespace != "" {
-		options.Namespace = c.namespace
 	}
 	if options.HostPort == "" {
 		options.HostPort = client.DefaultHostPort
@@ -105,6 +116,11 @@ func (a *app) connect(ctx context.Context) (*operations.Client, func(), error) {
 	// What matters comes back as an error; the SDK's log would only say it a second time.
 	options.Logger = temporallog.NewStructuredLogger(slog.New(slog.DiscardHandler))
 	options.Identity = "bellhop"
+	converters, err := a.converters(options)
+	if err != nil {
+		return nil, nil, &problem{exitUsage, err, nil}
+	}
+	converters.Apply(&options)
 	options.ConnectionOptions.GetSystemInfoTimeout = dialTimeout
 	options.ConnectionOptions.DialOptions = append(options.ConnectionOptions.DialOptions, grpc.WithChainUnaryInterceptor(c.note))
 	temporal, err := client.DialContext(ctx, options)
@@ -114,7 +130,31 @@ func (a *app) connect(ctx context.Context) (*operations.Client, func(), error) {
 		}
 		return nil, nil, c.unreachable(err)
 	}
-	return operations.New(temporal, options.Namespace, c.taskQueue), temporal.Close, nil
+	return operations.New(temporal, options.Namespace, c.taskQueue).With(converters), temporal.Close, nil
+}
+
+// converters are by what payloads are written and read: a keyset, else a codec server, else in the clear.
+func (a *app) converters(options client.Options) (encryption.Converters, error) {
+	config := a.keysetConfig()
+	switch {
+	case config.KeysetFile != "":
+		keys, err := encryption.Open(config, awskms.Service{})
+		if err != nil {
+			return encryption.Converters{}, err
+		}
+		return keys.Converters(options.Namespace), nil
+	case options.DataConverter != nil:
+		return encryption.By(options.DataConverter), nil
+	default:
+		return encryption.Converters{}, nil
+	}
+}
+
+func (a *app) keysetConfig() encryption.Config {
+	return encryption.Config{
+		KeysetFile: cmp.Or(a.connection.keyset, a.getenv("BELLHOP_KEYSET")),
+		KMSKeyURI:  cmp.Or(a.connection.keysetKMS, a.getenv("BELLHOP_KEYSET_KMS")),
+	}
 }
 
 // tooMuch is the problem of a Temporal that takes no more at the moment.

@@ -27,7 +27,7 @@ func TestExamplesWorkWhenPasted(t *testing.T) {
 			t.Errorf("%s has no example", cmd.Name())
 		}
 	}
-	names := []string{"validate", "schema", "provision", "wait", "status", "update", "list", "redeliver", "orphans", "cancel", "delete", "version"}
+	names := []string{"validate", "schema", "provision", "wait", "status", "update", "list", "redeliver", "orphans", "cancel", "delete", "keyset", "version"}
 	if len(names) != len(examples) {
 		t.Errorf("there are %d commands, and %d are tried", len(examples), len(names))
 	}

@@ -106,7 +106,7 @@ func setupNexus(t *testing.T, config string) *nexusBench {
 		}},
 	}})
 	require.NoError(t, err)
-	n.orders, err = client.DialContext(b.ctx, client.Options{HostPort: b.server.Address, Namespace: "orders", Logger: quiet{}})
+	n.orders, err = client.DialContext(b.ctx, peers.Encrypt(client.Options{HostPort: b.server.Address, Namespace: "orders", Logger: quiet{}}))
 	require.NoError(t, err)
 	t.Cleanup(n.orders.Close)
 	w := worker.New(n.orders, "orders", worker.Options{})

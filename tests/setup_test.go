@@ -49,10 +49,10 @@ func setup(t *testing.T, serverArgs ...string) *bench {
 }
 
 func (b *bench) connect() {
-	c, err := client.DialContext(b.ctx, client.Options{HostPort: b.server.Address, Logger: quiet{}})
+	c, err := client.DialContext(b.ctx, peers.Encrypt(client.Options{HostPort: b.server.Address, Logger: quiet{}}))
 	require.NoError(b, err)
 	b.Cleanup(c.Close)
-	b.client, b.ops = c, operations.New(c, "default", "")
+	b.client, b.ops = c, operations.New(c, "default", "").With(peers.Converters("default"))
 }
 
 // state is where the simulated platform of the test lives.
@@ -84,6 +84,12 @@ func (b *bench) work(config string, env ...string) *peers.Worker {
 // run runs one of the binaries, or the temporal CLI, as a user does, and returns what it printed and its exit code.
 func (b *bench) run(stdin, name string, args ...string) (stdout, stderr string, code int) {
 	b.Helper()
+	return b.runWith(peers.EncryptionEnv(), stdin, name, args...)
+}
+
+// runWith is run with more of the environment.
+func (b *bench) runWith(env []string, stdin, name string, args ...string) (stdout, stderr string, code int) {
+	b.Helper()
 	path := filepath.Join(peers.Root(), ".tools", "bin", name)
 	if name != "temporal" {
 		var err error
@@ -96,6 +102,7 @@ func (b *bench) run(stdin, name string, args ...string) (stdout, stderr string, 
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = append(os.Environ(), "TEMPORAL_ADDRESS="+b.server.Address)
+	cmd.Env = append(cmd.Env, env...)
 	cmd.Stdin = strings.NewReader(stdin)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs

@@ -28,6 +28,7 @@ import (
 	"bellhop/bridge/restate"
 	"bellhop/bridge/stepfunctions"
 	"bellhop/bridge/webhook"
+	"bellhop/encryption"
 	"bellhop/internal/tenancy"
 	"bellhop/workflows"
 )
@@ -58,6 +59,8 @@ type Config struct {
 	// Nexus serves the Nexus service Compute, by which Temporal workflows in other namespaces start operations, on the
 	// task queue. Default: not served.
 	Nexus *NexusConfig `json:"nexus"`
+	// Encryption is the keyset by which everything is encrypted that bellhop writes to Temporal. Default: it is not.
+	Encryption *EncryptionConfig `json:"encryption"`
 	// Tenants are what each tenant may name and how much it may use at once. Default: all of them may name everything and
 	// choose any id.
 	Tenants *TenantsConfig `json:"tenants"`
@@ -276,6 +279,9 @@ func (c *Config) check(faults *bellhop.Faults) {
 	}
 	if c.API != nil {
 		faults.Note("api", c.API.Check())
+		if c.API.Codec != nil && c.Encryption == nil {
+			faults.Add("api.codec", "must be left out without encryption: there is nothing to decode")
+		}
 	}
 	if c.Log.Format != "text" && c.Log.Format != "json" {
 		faults.Add("log.format", `must be "text" or "json"`)
@@ -301,6 +307,9 @@ type TemporalTarget struct {
 	// APIKeyFile is a file with the API key of the profile's connection, in place of the profile's own. It is read again
 	// when it changes. Default: none.
 	APIKeyFile string `json:"api_key_file" file:"secret"`
+	// Encryption is how the callers read what they are sent. Default: by the worker's own keyset in its own namespace, in
+	// the clear elsewhere.
+	Encryption *TargetEncryption `json:"encryption"`
 }
 
 // temporalTarget is a target of type temporal.
@@ -323,7 +332,12 @@ type parts struct {
 	// share is how many calls to a target are under way at once where its entry does not say.
 	share   int
 	pollers []*stepfunctions.Poller
-	closers []func() error
+	// keys are those of the worker's own connection, nil for none; encrypted are the converters for a namespace of the
+	// targets whose entry names some.
+	keys      *encryption.Keyset
+	encrypted map[string]func(namespace string) encryption.Converters
+	keysets   []*encryption.Keyset
+	closers   []func() error
 	// files are those that the entries name, and exposed those that others can read, which is accepted.
 	files   []namedFile
 	exposed []string
@@ -342,9 +356,15 @@ func (c *Config) build() (*parts, error) {
 		temporal:  map[string]temporalTarget{},
 		targets:   map[string]bridge.Target{},
 		limits:    map[string]bridge.Limits{},
+		encrypted: map[string]func(string) encryption.Converters{},
 		share:     c.Limits.Activities / 4,
 	}
 	faults := slices.Clone(c.faults)
+	if c.Encryption != nil {
+		var err error
+		made.keys, err = made.openKeyset(*c.Encryption)
+		faults.Note("encryption", err)
+	}
 	var err error
 	made.own, err = openTemporal("", c.Temporal.APIKeyFile)
 	faults.Note("temporal", err)
@@ -465,7 +485,10 @@ func (p *parts) addTarget(name string, raw json.RawMessage) error {
 		}
 		target, err := entry.open()
 		p.temporal[name] = target
-		return err
+		var faults bellhop.Faults
+		faults.Note("", err)
+		faults.Note("encryption", p.encryptTarget(name, entry.Encryption))
+		return faults.Err()
 	case "restate":
 		return openTarget(p, name, raw, limits, restate.New)
 	case "stepfunctions":

@@ -45,13 +45,18 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 	if telemetry.tracer != nil {
 		options.Interceptors = append(options.Interceptors, telemetry.tracer)
 	}
+	namespace := options.Namespace
+	if namespace == "" {
+		namespace = client.DefaultNamespace
+	}
+	made.watchKeysets(ctx, logger)
+	made.ownConverters(namespace).Apply(&options)
 	connection, err := dial(ctx, options, time.Duration(config.ConnectTimeout), logger)
 	if err != nil {
 		return err
 	}
 	defer connection.Close()
-	namespace := options.Namespace
-	ops := operations.New(connection, namespace, config.TaskQueue)
+	ops := operations.New(connection, namespace, config.TaskQueue).With(made.ownConverters(namespace))
 	policy := config.policy()
 	ops.Govern(policy)
 	config.warnOfSharedIDs(policy, logger)
@@ -87,7 +92,7 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 		return err
 	}
 	defer running.stop()
-	stopAPI, address, err := serveAPI(config, ops, policy, telemetry, logger, fail)
+	stopAPI, address, err := serveAPI(config, made, ops, policy, telemetry, logger, fail)
 	if err != nil {
 		return err
 	}
@@ -241,7 +246,9 @@ func (p *parts) connectTargets(own client.Client, namespace string, logger *slog
 			}
 			opened = append(opened, connection)
 		}
-		p.targets[name] = temporal.NewTarget(connection.WorkflowService(), cmp.Or(entry.namespace, namespace))
+		in := cmp.Or(entry.namespace, namespace)
+		encrypted := p.forTarget(name, in, entry.connection == nil && in == namespace)
+		p.targets[name] = temporal.NewTarget(connection.WorkflowService(), in).With(encrypted)
 	}
 	if err := errors.Join(errs...); err != nil {
 		closeAll()

@@ -31,6 +31,9 @@ type Config struct {
 	// TokensFile is a YAML or JSON file with further tokens, in a list called tokens. It is read again when it changes: a
 	// token that is no longer in it is refused from the next request on. Default: none.
 	TokensFile string `json:"tokens_file" file:"hashes"`
+	// Codec serves a codec endpoint at /decode and /encode, and below /NAMESPACE, where payloads are encrypted. Default: not
+	// served.
+	Codec *CodecConfig `json:"codec"`
 }
 
 // DefaultWaits is how many requests may wait at once where the configuration does not say.
@@ -46,6 +49,9 @@ type TokenConfig struct {
 	Tenants []string `json:"tenants"`
 	// Operator makes the token one for the operations of all tenants. Default false; tenants is then required.
 	Operator bool `json:"operator"`
+	// Codec lets the token decode and encode the payloads of all tenants at the codec endpoint, as an operator's may.
+	// Default false.
+	Codec bool `json:"codec"`
 }
 
 // Check says what is wrong, as [bellhop.Faults]; nil when nothing is.
@@ -61,6 +67,9 @@ func (c *Config) Check() error {
 	}
 	if c.TLS != nil {
 		faults.Note("tls", c.TLS.check())
+	}
+	if c.Codec != nil {
+		faults.Note("codec", c.Codec.check())
 	}
 	if c.Waits < 0 {
 		faults.Add("waits", "must be at least 1, or be left out")
@@ -89,8 +98,8 @@ func (t *TokenConfig) check() error {
 	switch {
 	case t.Operator && len(t.Tenants) > 0:
 		faults.Add("tenants", "must be left out for an operator, who sees them all")
-	case !t.Operator && len(t.Tenants) == 0:
-		faults.Add("tenants", "is required, unless operator is true")
+	case !t.Operator && !t.Codec && len(t.Tenants) == 0:
+		faults.Add("tenants", "is required, unless operator or codec is true")
 	}
 	for i, tenant := range t.Tenants {
 		if err := bellhop.CheckName(tenant); err != nil {

@@ -51,6 +51,7 @@ type Server struct {
 	logger  *slog.Logger
 	observe Observe
 	mux     *http.ServeMux
+	codec   *codecEndpoint // nil where it is not served
 	waits   *semaphore.Weighted
 	// waiting and asking are each tenant's shares of the requests that wait, and of those that do not.
 	waiting, asking shares
@@ -153,6 +154,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		pattern = "" // where the mux would send a browser to the path that was probably meant
 	}
 	asks := s.tokens.find(r)
+	if asks == nil {
+		asks = s.codec.signedIn(r, s.tokens)
+	}
 	r = r.WithContext(withCaller(r.Context(), asks))
 	if r.ContentLength != 0 {
 		// Whether it is read or not: a server waits for the rest of a body before it ends a connection. A server-wide limit
@@ -168,12 +172,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}()
 	recorded.Header().Set("Cache-Control", "no-store")
 	switch {
-	case asks == nil:
+	case s.codec.share(recorded, r):
+	case asks == nil && !s.codec.open(pattern):
 		problem := newProblem(CodeUnauthenticated, "a token is required that is known here: Authorization: Bearer …")
 		problem.header.Set("WWW-Authenticate", "Bearer")
 		recorded.problem(problem)
 	case pattern == "":
 		s.nowhere(recorded, r)
+	case asks == nil: // the page at which a token is given
+		s.mux.ServeHTTP(recorded, r)
 	default:
 		room, ok := s.admit(r.Context(), asks)
 		if !ok {
@@ -191,7 +198,7 @@ const queueFor = 2 * time.Second
 // admit gives a request one of the places of its tenant. A token for several tenants has their places together for
 // itself; an operator's needs none.
 func (s *Server) admit(ctx context.Context, asks *caller) (giveBack func(), ok bool) {
-	if asks.operator {
+	if asks.operator || asks.codec && len(asks.tenants) == 0 {
 		return func() {}, true
 	}
 	key, limit := "token "+asks.name, 0

@@ -21,6 +21,7 @@ import (
 type caller struct {
 	name     string
 	operator bool
+	codec    bool
 	tenants  []string
 }
 
@@ -42,7 +43,7 @@ func newTokens(configured []TokenConfig) []token {
 	known := make([]token, len(configured))
 	for i, token := range configured {
 		known[i].hash, _ = hex.DecodeString(token.SHA256) //nolint:errcheck // checkTokens has done it
-		known[i].caller = caller{name: token.Name, operator: token.Operator, tenants: token.Tenants}
+		known[i].caller = caller{name: token.Name, operator: token.Operator, codec: token.Codec, tenants: token.Tenants}
 	}
 	return known
 }

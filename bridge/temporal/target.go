@@ -16,11 +16,11 @@ import (
 	failurepb "go.temporal.io/api/failure/v1"
 	"go.temporal.io/api/serviceerror"
 	"go.temporal.io/api/workflowservice/v1"
-	"go.temporal.io/sdk/converter"
 	"google.golang.org/grpc/codes"
 
 	"bellhop"
 	"bellhop/bridge"
+	"bellhop/encryption"
 	"bellhop/internal/own"
 )
 
@@ -101,9 +101,9 @@ func parseAddress(raw json.RawMessage) (Address, bellhop.Faults) {
 
 // Target calls workflows of one namespace back.
 type Target struct {
-	service   workflowservice.WorkflowServiceClient
-	namespace string
-	converter converter.DataConverter
+	service    workflowservice.WorkflowServiceClient
+	namespace  string
+	converters encryption.Converters
 	// namespaceID is what standalone activities' tokens are compared with, once it was asked for.
 	namespaceID atomic.Pointer[string]
 }
@@ -111,7 +111,13 @@ type Target struct {
 // NewTarget makes a target for the workflows of a namespace. It speaks to the raw service, whose calls take a request
 // id of ours and are not retried: the one retrier is the workflow that delivers.
 func NewTarget(service workflowservice.WorkflowServiceClient, namespace string) *Target {
-	return &Target{service: service, namespace: namespace, converter: converter.GetDefaultDataConverter()}
+	return &Target{service: service, namespace: namespace}
+}
+
+// With has the target write what its callers read by these converters, which are Temporal's own by default.
+func (t *Target) With(converters encryption.Converters) *Target {
+	t.converters = converters
+	return t
 }
 
 // Check says what is wrong with a callback's address and states.
@@ -144,14 +150,25 @@ func (t *Target) Deliver(ctx context.Context, raw json.RawMessage, m bridge.Mess
 	if err := faults.Err(); err != nil {
 		return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
 	}
-	body, err := t.converter.ToPayloads(m.Body)
-	if err != nil {
-		return bridge.Result{Verdict: bridge.Undeliverable, Err: fmt.Errorf("encode the outcome: %w", err)}
+	converters := t.converters
+	if address.WorkflowID != "" {
+		converters = converters.In(t.namespace, address.WorkflowID)
 	}
-	return t.reach(ctx, address, func(to Address) error { return t.send(ctx, to, m, body, requestID(raw, m)) })
+	body, err := converters.Data().ToPayloads(m.Body)
+	var failure *failurepb.Failure
+	if err == nil && m.Failed(bellhop.AsError) {
+		failure = activityFailure(m, body)
+		err = converters.SealFailure(failure)
+	}
+	if err != nil { // the outcome is JSON, so it is the codec that does not work
+		return bridge.Result{Verdict: bridge.Blocked, Err: fmt.Errorf("encode the outcome: %w", err)}
+	}
+	return t.reach(ctx, address, func(to Address) error { return t.send(ctx, to, m, body, failure, requestID(raw, m)) })
 }
 
-func (t *Target) send(ctx context.Context, to Address, m bridge.Message, body *commonpb.Payloads, request string) error {
+func (t *Target) send(ctx context.Context, to Address, m bridge.Message, body *commonpb.Payloads, failure *failurepb.Failure,
+	request string,
+) error {
 	activity := len(to.TaskToken) > 0 || to.ActivityID != ""
 	switch {
 	case !activity:
@@ -168,7 +185,7 @@ func (t *Target) send(ctx context.Context, to Address, m bridge.Message, body *c
 			RequestId:         request,
 		})
 		return err
-	case !m.Failed(bellhop.AsError) && to.ActivityID != "":
+	case failure == nil && to.ActivityID != "":
 		_, err := t.service.RespondActivityTaskCompletedById(ctx, &workflowservice.RespondActivityTaskCompletedByIdRequest{
 			Namespace:  t.namespace,
 			WorkflowId: to.WorkflowID,
@@ -178,7 +195,7 @@ func (t *Target) send(ctx context.Context, to Address, m bridge.Message, body *c
 			Identity:   identity,
 		})
 		return err
-	case !m.Failed(bellhop.AsError):
+	case failure == nil:
 		_, err := t.service.RespondActivityTaskCompleted(ctx, &workflowservice.RespondActivityTaskCompletedRequest{
 			Namespace: t.namespace,
 			TaskToken: to.TaskToken,
@@ -192,7 +209,7 @@ func (t *Target) send(ctx context.Context, to Address, m bridge.Message, body *c
 			WorkflowId: to.WorkflowID,
 			RunId:      to.RunID,
 			ActivityId: to.ActivityID,
-			Failure:    activityFailure(m, body),
+			Failure:    failure,
 			Identity:   identity,
 		})
 		return err
@@ -200,7 +217,7 @@ func (t *Target) send(ctx context.Context, to Address, m bridge.Message, body *c
 		_, err := t.service.RespondActivityTaskFailed(ctx, &workflowservice.RespondActivityTaskFailedRequest{
 			Namespace: t.namespace,
 			TaskToken: to.TaskToken,
-			Failure:   activityFailure(m, body),
+			Failure:   failure,
 			Identity:  identity,
 		})
 		return err

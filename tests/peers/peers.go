@@ -201,6 +201,7 @@ func StartWorker(ctx context.Context, temporal, config string, env ...string) (*
 
 // StartWorkerAt is StartWorker with a binary that was built elsewhere, such as one of an earlier version.
 func StartWorkerAt(ctx context.Context, path, temporal, config string, env ...string) (*Worker, error) {
+	config = encryptedConfig(config)
 	if config == "" {
 		return startWorker(ctx, path, temporal, "", env...)
 	}

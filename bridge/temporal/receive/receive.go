@@ -83,6 +83,9 @@ type Options struct {
 	TaskQueue string
 	// PollInterval is the time between two polls once the timeout of an Await has passed. Default 1m.
 	PollInterval time.Duration
+	// DataConverter is how bellhop writes and reads: where it encrypts, that of its keyset, see package encryption; it is
+	// then the one of this workflow's client as well. Default: plain JSON, whatever this workflow's own is.
+	DataConverter converter.DataConverter
 	// Carried is what the inbox of the run before knew, for a workflow that continues as new. Default: nothing.
 	Carried Snapshot
 }
@@ -327,7 +330,7 @@ func (in *Inbox) collect() {
 			if !channel.ReceiveAsync(&raw) {
 				break
 			}
-			outcome, err := read(raw)
+			outcome, err := in.read(raw)
 			if err != nil {
 				in.log.Warn("a signal that is no callback was skipped", "signal", channel.Name(), "error", err)
 				continue
@@ -337,13 +340,13 @@ func (in *Inbox) collect() {
 	}
 }
 
-// read takes an outcome out of a signal or a result. Bellhop writes plain JSON, whatever converter this workflow has.
-func read(raw converter.RawValue) (bellhop.Outcome, error) {
+// read takes an outcome out of a signal or a result. Bellhop has its own converter, whichever this workflow has.
+func (in *Inbox) read(raw converter.RawValue) (bellhop.Outcome, error) {
 	var outcome bellhop.Outcome
 	if raw.Payload() == nil {
 		return outcome, errors.New("it is empty")
 	}
-	if err := converter.GetDefaultDataConverter().FromPayload(raw.Payload(), &outcome); err != nil {
+	if err := in.converter().FromPayload(raw.Payload(), &outcome); err != nil {
 		return outcome, err
 	}
 	return outcome, check(outcome)
@@ -441,7 +444,7 @@ func (in *Inbox) hear(ctx workflow.Context, c *child) {
 	var cancelled *temporal.CanceledError
 	switch {
 	case err == nil:
-		outcome, err = read(raw)
+		outcome, err = in.read(raw)
 	case errors.As(err, &failed):
 		err = failed.Details(&outcome)
 	case errors.As(err, &cancelled):

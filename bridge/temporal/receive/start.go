@@ -91,7 +91,7 @@ func (in *Inbox) start(ctx workflow.Context, op bellhop.Operation) error {
 		Priority:      temporal.Priority{FairnessKey: bellhop.SoundName(op.TenantID)},
 	})
 	earlier := in.about(op.ID)
-	future := workflow.ExecuteChildWorkflow(plain(ctx), typeName, op)
+	future := workflow.ExecuteChildWorkflow(in.speak(ctx), typeName, op)
 	switch err := future.GetChildWorkflowExecution().Get(ctx, nil); {
 	case temporal.IsWorkflowExecutionAlreadyStartedError(err):
 		return in.startedBefore(ctx, op)
@@ -107,9 +107,17 @@ func (in *Inbox) start(ctx workflow.Context, op bellhop.Operation) error {
 	return nil
 }
 
-// plain makes what is said to bellhop plain JSON: it does not have this workflow's converter, nor its keys.
-func plain(ctx workflow.Context) workflow.Context {
-	return workflow.WithDataConverter(ctx, converter.GetDefaultDataConverter())
+// speak has what is said to bellhop written as bellhop reads it: it does not have this workflow's converter, nor its keys.
+func (in *Inbox) speak(ctx workflow.Context) workflow.Context {
+	return workflow.WithDataConverter(ctx, in.converter())
+}
+
+func (in *Inbox) converter() converter.DataConverter {
+	if in.options.DataConverter == nil {
+		//nolint:forbidigo // the caller says that bellhop does not encrypt
+		return converter.GetDefaultDataConverter()
+	}
+	return in.options.DataConverter
 }
 
 // withDefaults fills in what a zero value would say wrongly in JSON.
@@ -180,7 +188,7 @@ func (in *Inbox) ask(ctx workflow.Context, id string) workflow.Future {
 		RetryPolicy:            &temporal.RetryPolicy{InitialInterval: time.Second},
 		Summary:                "poll " + id,
 	})
-	return workflow.ExecuteActivity(plain(ctx), activityStatus, id)
+	return workflow.ExecuteActivity(in.speak(ctx), activityStatus, id)
 }
 
 func told(ctx workflow.Context, id string, answer workflow.Future) (bellhop.Status, error) {
