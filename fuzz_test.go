@@ -64,7 +64,7 @@ func hostile() map[string]string {
 		"nulls":                       operation(`"spec":{"image":"nginx","command":[`, `null,`, `null]}}`),
 		"callbacks":                   operation(`"callbacks":[`, `{},`, `{}]}`),
 		"states":                      operation(`"callbacks":[{"target":"a","states":[`, `"",`, `""]}]}`),
-		"different states":            strings.Replace(numbered(`},"callbacks":[{"target":"a","states":[`, `"#"`, `]}]}`), "spec", "spec", 1),
+		"different states":            numbered(`},"callbacks":[{"target":"a","states":[`, `"#"`, `]}]}`),
 		"an address of many members":  numbered(`},"callbacks":[{"target":"a","address":{`, `"#":0`, `}}]}`),
 		"an address of many tokens":   numbered(`},"callbacks":[{"target":"a","address":{`, `"#":"token-#"`, `}}]}`),
 		"an address of small objects": operation(`"callbacks":[{"target":"a","address":{"a":[`, `{"":0},`, `{}]}}]}`),
@@ -193,6 +193,7 @@ func FuzzScrub(f *testing.F) {
 		var clean string
 		boundtest.Within(t, func() { clean = bellhop.Scrub(text, []string{secret}) })
 		require.Contains(t, clean, "[redacted]")
+		//nolint:gocritic // the secret may be a part of the mark
 		if form%8 == 0 && !strings.Contains("[redacted]", secret) && !strings.Contains(before+after, secret) {
 			require.NotContains(t, clean, secret)
 		}

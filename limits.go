@@ -255,6 +255,8 @@ func listed(ids *ResourceIDs, endpoints *[]Endpoint) int {
 
 // cutLists shortens every list to the same number of entries, the largest one with which all fit into room bytes, and
 // never below atLeast.
+//
+//nolint:gocritic // the map may have to be made
 func cutLists(ids *ResourceIDs, endpoints *[]Endpoint, truncated *map[string]int, room, atLeast int) {
 	longest := len(*endpoints)
 	ids.lists(func(_ string, list *[]string) { longest = max(longest, len(*list)) })

@@ -149,7 +149,7 @@ func (s *Scrubber) Scrub(text string) string {
 	var clean strings.Builder
 	end := int32(0)
 	for i := range reach {
-		at := int32(i) //nolint:gosec // the text's length was one
+		at := int32(i)
 		if reach[i] > end {
 			if at >= end {
 				clean.WriteString(redacted)
@@ -347,11 +347,11 @@ func unescape(text string) ([]byte, int) {
 	switch {
 	case c == 'x':
 		if n, ok := digits(text[2:], 2, 16); ok {
-			return []byte{byte(n)}, 4
+			return []byte{byte(n)}, 4 //nolint:gosec // two digits
 		}
 	case c >= '0' && c <= '7':
 		if n, ok := digits(text[1:], 3, 8); ok && n < 256 {
-			return []byte{byte(n)}, 4
+			return []byte{byte(n)}, 4 //nolint:gosec // below 256
 		}
 	case c == 'u':
 		n, ok := digits(text[2:], 4, 16)
@@ -378,7 +378,7 @@ func unpercent(text string) ([]byte, int) {
 	if !ok {
 		return nil, 0
 	}
-	return []byte{byte(n)}, 3
+	return []byte{byte(n)}, 3 //nolint:gosec // two digits
 }
 
 // digits reads a number of so many digits.

@@ -3,7 +3,7 @@ package bridge_test
 import (
 	"context"
 	"io"
-	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -42,15 +42,17 @@ func TestSending(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { silent.Close() })
+	t.Cleanup(func() { silent.Close() }) //nolint:errcheck // the test is over
 	refusing, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	refusing.Close()
+	if err := refusing.Close(); err != nil {
+		t.Fatal(err)
+	}
 	stranger := httptest.NewTLSServer(http.NotFoundHandler())
 	t.Cleanup(stranger.Close)
-	stranger.Config.ErrorLog = log.New(io.Discard, "", 0)
+	stranger.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	proxy, _ := url.Parse("http://" + refusing.Addr().String()) //nolint:errcheck // an address
 	deaf := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body) //nolint:errcheck // or the server would not notice that nobody waits

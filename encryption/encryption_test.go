@@ -2,7 +2,6 @@ package encryption_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"log/slog"
 	"os"
@@ -338,7 +337,7 @@ func BenchmarkSeal(b *testing.B) {
 	require.NoError(b, err)
 	keys, err := encryption.Open(config)
 	require.NoError(b, err)
-	go keys.Watch(context.Background(), slog.New(slog.DiscardHandler))
+	go keys.Watch(b.Context(), slog.New(slog.DiscardHandler))
 	codec := keys.Codec("default").WithSerializationContext(in("default", "web-1"))
 	payload := []*commonpb.Payload{{Metadata: map[string][]byte{"encoding": []byte("json/plain")}, Data: bytes.Repeat([]byte("a"), 4<<10)}}
 	for b.Loop() {

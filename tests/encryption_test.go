@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -339,19 +340,19 @@ func TestEncryption_CommandLines(t *testing.T) {
 	b := setup(t)
 	config, section := b.keyset()
 	w := b.work(strings.Replace(b.served(section), "  tokens:", "  codec: {origins: ['http://localhost:8233']}\n  tokens:", 1))
-	bellhop := func(args ...string) (string, string, int) {
+	command := func(args ...string) (string, string, int) {
 		return b.run(op("acme", "planted-value"), "bellhop", args...)
 	}
 	byKeyset := []string{"--keyset", config.KeysetFile}
 
-	stdout, stderr, code := bellhop(append([]string{"provision", "--id", "web-1", "--wait", "-f", "-"}, byKeyset...)...)
+	_, stderr, code := command(append([]string{"provision", "--id", "web-1", "--wait", "-f", "-"}, byKeyset...)...)
 	require.Zero(b, code, stderr)
-	stdout, stderr, code = bellhop(append([]string{"status", "web-1", "-o", "json"}, byKeyset...)...)
+	stdout, stderr, code := command(append([]string{"status", "web-1", "-o", "json"}, byKeyset...)...)
 	require.Zero(b, code, stderr)
 	require.Contains(b, stdout, "planted-value")
 	require.NotContains(b, b.history("web-1", nil), "planted-value")
 
-	_, stderr, code = bellhop("status", "web-1")
+	_, stderr, code = command("status", "web-1")
 	require.NotZero(b, code)
 	require.Contains(b, stderr, "no keyset is configured here")
 
@@ -391,6 +392,14 @@ func TestEncryption_CommandLines(t *testing.T) {
 	require.NotContains(b, w.Output(), "planted-value")
 }
 
+// reply is an answer that was read.
+type reply struct {
+	StatusCode int
+	Header     http.Header
+	cookies    []*http.Cookie
+	body       []byte
+}
+
 // TestEncryption_UI makes the requests that a browser makes for Temporal's UI.
 func TestEncryption_UI(t *testing.T) {
 	t.Parallel()
@@ -416,7 +425,15 @@ func TestEncryption_UI(t *testing.T) {
 	require.NoError(b, json.Unmarshal([]byte(b.shownOf("web-1")), &page))
 	input := page.History.Events[0].WorkflowExecutionStartedEventAttributes.Input
 	require.NotEmpty(b, input)
-	ask := func(method, from string, header map[string]string) *http.Response {
+	do := func(request *http.Request) reply {
+		answer, err := (&http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}).Do(request)
+		require.NoError(b, err)
+		defer answer.Body.Close() //nolint:errcheck // it was only read
+		body, err := io.ReadAll(answer.Body)
+		require.NoError(b, err)
+		return reply{answer.StatusCode, answer.Header, answer.Cookies(), body}
+	}
+	ask := func(method, from string, header map[string]string) reply {
 		request, err := http.NewRequestWithContext(b.ctx, method, "http://"+w.API+"/default/decode?preserveStorageRefs=true", strings.NewReader(string(input)))
 		require.NoError(b, err)
 		request.Header.Set("Origin", from)
@@ -425,10 +442,7 @@ func TestEncryption_UI(t *testing.T) {
 		for name, value := range header {
 			request.Header.Set(name, value)
 		}
-		answer, err := (&http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}).Do(request)
-		require.NoError(b, err)
-		b.Cleanup(func() { answer.Body.Close() }) //nolint:errcheck // it was only read
-		return answer
+		return do(request)
 	}
 	asks := map[string]string{"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type,x-namespace"}
 	preflight := ask(http.MethodOptions, origin, asks)
@@ -440,9 +454,9 @@ func TestEncryption_UI(t *testing.T) {
 	require.Equal(b, http.StatusForbidden, stranger.StatusCode)
 	require.Empty(b, stranger.Header.Get("Access-Control-Allow-Origin"))
 
-	decoded := func(answer *http.Response) string {
+	decoded := func(answer reply) string {
 		var payloads struct{ Payloads []struct{ Data []byte } }
-		require.NoError(b, json.NewDecoder(answer.Body).Decode(&payloads))
+		require.NoError(b, json.Unmarshal(answer.body, &payloads))
 		require.Len(b, payloads.Payloads, 1)
 		return string(payloads.Payloads[0].Data)
 	}
@@ -455,18 +469,19 @@ func TestEncryption_UI(t *testing.T) {
 	require.Contains(b, decoded(passed), "planted-value")
 
 	// A UI without users has no token to pass on: the browser keeps one, and the UI includes it.
-	signIn := func(token string) *http.Response {
-		answer, err := (&http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}).PostForm("http://"+w.API+"/codec/session", url.Values{"token": {token}}) //nolint:noctx // it ends with the test
+	signIn := func(token string) reply {
+		request, err := http.NewRequestWithContext(b.ctx, http.MethodPost, "http://"+w.API+"/codec/session",
+			strings.NewReader(url.Values{"token": {token}}.Encode()))
 		require.NoError(b, err)
-		b.Cleanup(func() { answer.Body.Close() }) //nolint:errcheck // it was only read
-		return answer
+		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		return do(request)
 	}
 	require.Equal(b, http.StatusForbidden, signIn(acme).StatusCode)
 	require.Equal(b, http.StatusForbidden, signIn("guess").StatusCode)
 	welcome := signIn(operator)
 	require.Equal(b, http.StatusSeeOther, welcome.StatusCode)
-	require.Len(b, welcome.Cookies(), 1)
-	cookie := welcome.Cookies()[0]
+	require.Len(b, welcome.cookies, 1)
+	cookie := welcome.cookies[0]
 	require.True(b, cookie.HttpOnly)
 	require.Equal(b, http.SameSiteStrictMode, cookie.SameSite)
 	kept := map[string]string{"Cookie": cookie.Name + "=" + cookie.Value}
@@ -516,10 +531,7 @@ func TestEncryption_MovedPayload(t *testing.T) {
 		"renamed": func(metadata map[string][]byte) { metadata["encryption-workflow-id"] = []byte("renamed") },
 		"unbound": func(metadata map[string][]byte) { delete(metadata, "encryption-workflow-id") },
 	} {
-		metadata := map[string][]byte{}
-		for name, value := range input.GetMetadata() {
-			metadata[name] = value
-		}
+		metadata := maps.Clone(input.GetMetadata())
 		change(metadata)
 		_, err := b.client.WorkflowService().StartWorkflowExecution(b.ctx, &workflowservice.StartWorkflowExecutionRequest{
 			Namespace: "default", WorkflowId: id, RequestId: id, WorkflowType: &commonpb.WorkflowType{Name: "ProvisionCompute"},
@@ -632,7 +644,7 @@ func TestEncryption_TurnedOn(t *testing.T) {
 		require.NoError(b, err)
 	}
 	b.work(b.config(section))
-	for _, id := range append(ids, "before") {
+	for _, id := range slices.Concat(ids, []string{"before"}) {
 		b.until(id+" succeeds", func() bool {
 			status := b.status(id)
 			require.NotEqual(b, bellhop.Failed, status.State, "%s: %v", id, status.Error)

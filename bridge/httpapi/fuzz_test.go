@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net/http/httptest"
 	"net/url"
@@ -34,9 +33,11 @@ func (ledger) Start(_ context.Context, id string, verb bellhop.Verb, input []byt
 func (l ledger) Status(_ context.Context, id string) (bellhop.Report, error) {
 	return l.report(id), nil
 }
+
 func (l ledger) Refresh(_ context.Context, id string) (bellhop.Report, error) {
 	return l.report(id), nil
 }
+
 func (l ledger) Wait(_ context.Context, id string) (bellhop.Report, error) { return l.report(id), nil }
 func (ledger) Cancel(context.Context, string) error                        { return nil }
 
@@ -72,10 +73,10 @@ func FuzzRequest(f *testing.F) {
 		body := before + strings.Repeat(each, times) + after
 		config := sound()
 		require.NoError(t, config.Check())
-		s, err := New(config, ledger{}, nil, slog.New(slog.NewTextHandler(io.Discard, nil)), func(context.Context, string, string, int, time.Duration) {})
+		s, err := New(config, ledger{}, nil, slog.New(slog.DiscardHandler), func(context.Context, string, string, int, time.Duration) {})
 		require.NoError(t, err)
 		boundtest.Within(t, func() {
-			request := httptest.NewRequest(method, "/", strings.NewReader(body))
+			request := httptest.NewRequestWithContext(t.Context(), method, "/", strings.NewReader(body))
 			request.URL, request.RequestURI = target, target.RequestURI()
 			request.Header.Set("Authorization", "Bearer "+acmesToken)
 			answer := httptest.NewRecorder()

@@ -71,7 +71,7 @@ func FuzzInput(f *testing.F) {
 			if verb == "" {
 				verb = bellhop.Provision
 			}
-			answer, err := (&compute{ops: started{}, target: "t"}).begin(context.Background(), id, verb, input, "sign_1")
+			answer, err := (&compute{ops: started{}, target: "t"}).begin(t.Context(), id, verb, input, "sign_1")
 			if err == nil && answer.Code == 0 && len(input) > bellhop.MaxOperationBytes {
 				t.Error("an operation that is too large is taken")
 			}

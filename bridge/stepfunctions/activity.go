@@ -404,9 +404,11 @@ func (p *Poller) callbacks(given json.RawMessage, token string, faults *bellhop.
 	if len(raw) > bellhop.MaxCallbacks {
 		return nil // as above
 	}
-	callbacks := make([]map[string]json.RawMessage, len(raw))
+	callbacks := make([]map[string]json.RawMessage, 0, len(raw)+1)
 	for i := range raw {
-		_ = json.Unmarshal(raw[i], &callbacks[i]) //nolint:errcheck // as above
+		var callback map[string]json.RawMessage
+		_ = json.Unmarshal(raw[i], &callback) //nolint:errcheck // as above
+		callbacks = append(callbacks, callback)
 	}
 	var found bool
 	for i, callback := range callbacks {

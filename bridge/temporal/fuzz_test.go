@@ -72,7 +72,7 @@ func FuzzNexusInput(f *testing.F) {
 			Metadata: map[string][]byte{converter.MetadataEncoding: []byte(encoding)}, Data: []byte(before + strings.Repeat(each, times) + after),
 		})
 		boundtest.Within(t, func() {
-			_, err := (&service{ops: started{}}).start(context.Background(), input, nexus.StartOperationOptions{RequestID: "r-1"})
+			_, err := (&service{ops: started{}}).start(t.Context(), input, nexus.StartOperationOptions{RequestID: "r-1"})
 			if err != nil && len(err.Error()) > 200<<10 {
 				t.Errorf("the error has %d bytes", len(err.Error()))
 			}

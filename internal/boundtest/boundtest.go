@@ -20,18 +20,18 @@ const rounds = 5
 
 // Within fails the test if read allocates more than [Bytes] or takes more than [Time] of processor time. All that is
 // allocated counts, whether or not it is still held at the end. Read may run several times.
-func Within(t testing.TB, read func()) {
-	t.Helper()
+func Within(tb testing.TB, read func()) {
+	tb.Helper()
 	var allocated uint64
 	var took time.Duration
 	for range rounds {
 		allocated, took = measure(read)
 		if allocated <= Bytes && took <= Time {
-			t.Logf("%.1f MiB, %s", float64(allocated)/(1<<20), took)
+			tb.Logf("%.1f MiB, %s", float64(allocated)/(1<<20), took)
 			return
 		}
 	}
-	t.Errorf("it allocated %.1f MiB of at most %d and took %s of at most %s", float64(allocated)/(1<<20), Bytes>>20, took, Time)
+	tb.Errorf("it allocated %.1f MiB of at most %d and took %s of at most %s", float64(allocated)/(1<<20), Bytes>>20, took, Time)
 }
 
 func measure(read func()) (allocated uint64, took time.Duration) {

@@ -190,7 +190,7 @@ var given sync.Map
 func FreePorts(n int) ([]string, error) {
 	var free []string
 	for tries := 0; len(free) < n; tries++ {
-		address := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000))
+		address := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000)) //nolint:gosec // any port will do
 		if _, again := given.LoadOrStore(address, true); again {
 			continue
 		}
