@@ -155,17 +155,23 @@ const elsewhereAfter = time.Second
 
 // check finds every fault that only a worker can see: what is not configured, and what a provider or a target refuses.
 func (a *Activities) check(op bellhop.Operation) bellhop.Faults {
-	faults := a.Policy.For(op.TenantID).CheckOperation(op)
-	if provider, ok := a.Providers[op.Provider]; ok {
+	rules := a.Policy.For(op.TenantID)
+	faults := rules.CheckOperation(op)
+	provider, ok := a.Providers[op.Provider]
+	switch {
+	case ok:
 		asked := op
 		asked.Callbacks = nil // tokens are no provider's business
 		faults.Note("", provider.Check(asked))
-	} else {
-		faults.AddHere("provider", "%q is not configured; configured are %s", op.Provider, names(a.Providers))
+	case rules.MayNameProvider(op.Provider): // else that is the fault
+		mayName := func(name string, _ Provider) bool { return rules.MayNameProvider(name) }
+		faults.AddHere("provider", "%q is not configured; configured are %s", op.Provider, names(a.Providers, mayName))
 	}
 	for i, callback := range op.Callbacks {
 		path := fmt.Sprintf("callbacks[%d]", i)
-		if target, ok := a.Targets[callback.Target]; ok {
+		target, ok := a.Targets[callback.Target]
+		switch {
+		case ok:
 			if !bridge.Serves(target, op.TenantID) {
 				faults.AddHere(path+".target", "%q is not for tenant %q", callback.Target, op.TenantID)
 			}
@@ -173,19 +179,32 @@ func (a *Activities) check(op bellhop.Operation) bellhop.Faults {
 			if callback.Heartbeat > 0 && !bridge.Heartbeats(target) {
 				faults.Add(path+".heartbeat", "must be left out: the engine of target %s waits without heartbeats", callback.Target)
 			}
-		} else {
-			faults.AddHere(path+".target", "%q is not configured; configured are %s", callback.Target, names(a.Targets))
+		case rules.MayNameTarget(callback.Target):
+			mayName := func(name string, target bridge.Target) bool {
+				return rules.MayNameTarget(name) && bridge.Serves(target, op.TenantID)
+			}
+			faults.AddHere(path+".target", "%q is not configured; configured are %s", callback.Target, names(a.Targets, mayName))
 		}
 	}
 	return faults
 }
 
-func names[V any](entries map[string]V) string {
-	if len(entries) == 0 {
+// names lists the entries that somebody may know of.
+func names[V any](entries map[string]V, may func(name string, entry V) bool) string {
+	var known []string
+	for _, name := range slices.Sorted(maps.Keys(entries)) {
+		if may(name, entries[name]) {
+			known = append(known, name)
+		}
+	}
+	if len(known) == 0 {
 		return "none"
 	}
-	return strings.Join(slices.Sorted(maps.Keys(entries)), ", ")
+	return strings.Join(known, ", ")
 }
+
+// all is for an operator, who knows every entry.
+func all[V any](string, V) bool { return true }
 
 // callMemory is what one attempt of a call leaves for the next, in the heartbeat's details. Temporal's own count of
 // attempts also has those that found no place and those that other workers sent on.

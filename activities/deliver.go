@@ -174,7 +174,7 @@ func (a *Activities) attempt(ctx context.Context, d Delivery) bridge.Result {
 	target, ok := a.Targets[d.Callback.Target]
 	switch {
 	case !ok:
-		err := fmt.Errorf("target %q is not configured at this worker; configured are %s", d.Callback.Target, names(a.Targets))
+		err := fmt.Errorf("target %q is not configured at this worker", d.Callback.Target)
 		switch {
 		case elsewhere:
 			return sentOn(err)

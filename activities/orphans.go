@@ -41,7 +41,7 @@ func (a *Activities) ReportOrphans(ctx context.Context, provider string) (bellho
 	asked := slices.Sorted(maps.Keys(a.Providers))
 	if provider != "" {
 		if a.Providers[provider] == nil {
-			return bellhop.OrphanReport{}, notHere(fmt.Sprintf("%q is not configured; configured are %s", provider, names(a.Providers)))
+			return bellhop.OrphanReport{}, notHere(fmt.Sprintf("%q is not configured; configured are %s", provider, names(a.Providers, all)))
 		}
 		asked = []string{provider}
 	}

@@ -43,7 +43,7 @@ const errorWatch = "WATCH_FAILED"
 func (a *Activities) Watch(ctx context.Context, provider string, within time.Duration) error {
 	platform, ok := a.Providers[provider]
 	if !ok {
-		return notHere(fmt.Sprintf("provider %q is not configured at this worker; configured are %s", provider, names(a.Providers)))
+		return notHere(fmt.Sprintf("provider %q is not configured at this worker; configured are %s", provider, names(a.Providers, all)))
 	}
 	ctx, stop := beat(ctx, asTold)
 	defer stop()

@@ -41,6 +41,9 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 
 	options := made.own.options
 	options.Logger = log.NewStructuredLogger(logger)
+	if config.Encryption != nil {
+		options.Logger = log.NewStructuredLogger(slog.New(discreet{logger.Handler()}))
+	}
 	options.MetricsHandler = telemetry.metrics
 	if telemetry.tracer != nil {
 		options.Interceptors = append(options.Interceptors, telemetry.tracer)

@@ -175,6 +175,12 @@ func (p *Policy) Check(op bellhop.Operation, read error) (faults, id bellhop.Fau
 	return faults, id
 }
 
+// MayNameProvider and MayNameTarget say whether the tenant's operations may name an entry.
+func (r Rules) MayNameProvider(name string) bool { return allowed(r.providers, name) }
+
+// MayNameTarget is MayNameProvider for targets.
+func (r Rules) MayNameTarget(name string) bool { return allowed(r.targets, name) }
+
 func allowed(names []string, name string) bool { return names == nil || slices.Contains(names, name) }
 
 func listed(names []string) string {
