@@ -131,7 +131,9 @@ func plant(t *testing.T, encrypted bool) {
 	more = append(more, "targets:", "  temporal: {type: temporal}",
 		fmt.Sprintf("  ok: {type: webhook, url: '%s/ok', key_file: %s, allow: [127.0.0.0/8]}", engine.URL, key),
 		fmt.Sprintf("  down: {type: webhook, url: '%s/down', key_file: %s, allow: [127.0.0.0/8]}", engine.URL, key))
-	w := b.work(b.config(more...))
+	more = append(more, fmt.Sprintf("  steps: {type: stepfunctions, region: eu-central-1, endpoint: '%s/down'}", engine.URL))
+	w := b.work(b.config(more...), "AWS_ACCESS_KEY_ID=AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY=secret",
+		"AWS_CONFIG_FILE="+os.DevNull, "AWS_SHARED_CREDENTIALS_FILE="+os.DevNull)
 	got := b.call("caller")
 
 	verb := map[string]bellhop.Verb{}
@@ -151,6 +153,7 @@ func plant(t *testing.T, encrypted bool) {
 			"callbacks": []map[string]any{
 				{"target": "temporal", "address": map[string]any{"workflow_id": "caller"}, "states": []string{"running", "succeeded", "failed", "cancelled"}},
 				{"target": "ok"},
+				{"target": "steps", "address": map[string]any{"task_token": v()}, "deadline": "3s"},
 			},
 		}
 		if change != nil {
