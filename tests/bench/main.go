@@ -26,7 +26,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	scenario := flags.String("scenario", "throughput,latency,targets,event,query,memory", "what to measure, by comma; also: neighbors, hold, providers")
+	scenario := flags.String("scenario", "throughput,latency,targets,event,query,memory", "what to measure, by comma; also: protected, neighbors, hold, providers")
 	n := flags.Int("n", 100, "operations per round of the throughput")
 	rounds := flags.Int("rounds", 15, "rounds of each shape")
 	waiting := flags.Int("waiting", 10_000, "operations that wait, for memory; at most so many for providers")
@@ -51,6 +51,7 @@ func run(ctx context.Context, args []string) error {
 			"throughput": b.with(b.throughput), "latency": b.with(b.latency), "event": b.with(b.event),
 			"query": b.with(b.query), "memory": b.with(b.memory), "hold": b.with(b.holdAndDrain),
 			"neighbors": b.with(b.neighbors),
+			"protected": func(ctx context.Context) error { return b.protected(ctx, folder) },
 			"targets":   func(ctx context.Context) error { return b.withEngines(ctx, folder) },
 			"providers": func(ctx context.Context) error { return b.providers(ctx, folder) },
 		}[name]
@@ -88,7 +89,7 @@ func (b *bench) run(ctx context.Context, providers, config string, measure func(
 		return err
 	}
 	defer floor.Kill()
-	b.server, b.floor, b.worker = server.Process, floor, worker
+	b.server, b.floor, b.worker, b.address = server.Process, floor, worker, server.Address
 	closeCaller, err := b.connect(ctx, server.Address)
 	if err != nil {
 		return err

@@ -18,6 +18,7 @@ import (
 
 	"bellhop"
 	"bellhop/activities/simulated"
+	"bellhop/encryption"
 	"bellhop/operations"
 	"bellhop/tests/peers"
 )
@@ -29,10 +30,15 @@ type bench struct {
 	engines                        []*engine
 
 	server, floor *peers.Process
+	address       string
 	worker        *peers.Worker
-	c             client.Client
-	ops           *operations.Client
-	serial        atomic.Int64
+	// other is the worker of operations that are protected, guarded starts them, and converters read what it writes.
+	other      *peers.Worker
+	guarded    *operations.Client
+	converters encryption.Converters
+	c          client.Client
+	ops        *operations.Client
+	serial     atomic.Int64
 
 	mu       sync.Mutex
 	received map[string]chan time.Time
@@ -87,7 +93,13 @@ func (b *bench) connect(ctx context.Context, address string) (func(), error) {
 	}
 	b.c, b.ops = c, operations.New(c, "default", "")
 	b.received = map[string]chan time.Time{}
-	w := worker.New(c, receiverQueue, worker.Options{})
+	options := client.Options{HostPort: address, Logger: quiet{}}
+	b.converters.Apply(&options)
+	reads, err := client.DialContext(ctx, options)
+	if err != nil {
+		return nil, err
+	}
+	w := worker.New(reads, receiverQueue, worker.Options{})
 	w.RegisterWorkflowWithOptions(b.receive, workflow.RegisterOptions{Name: "receive"})
 	if err := w.Start(); err != nil {
 		return nil, err
@@ -98,7 +110,7 @@ func (b *bench) connect(ctx context.Context, address string) (func(), error) {
 			return nil, err
 		}
 	}
-	return func() { w.Stop(); c.Close() }, nil
+	return func() { w.Stop(); reads.Close(); c.Close() }, nil
 }
 
 func receiver(i int) string { return fmt.Sprintf("receiver-%d", i%receivers) }
@@ -109,6 +121,8 @@ type shape struct {
 	floor bool
 	// readyAfter is how long the simulated provider takes; "0s" is ready at once.
 	readyAfter string
+	// protected operations are encrypted, and under the rules for tenants.
+	protected bool
 }
 
 func (s shape) waits() bool { return s.readyAfter != "0s" }
@@ -116,6 +130,9 @@ func (s shape) waits() bool { return s.readyAfter != "0s" }
 // begin starts one and returns its id.
 func (b *bench) begin(ctx context.Context, s shape, i int) (string, error) {
 	id := fmt.Sprintf("%s-%d", strings.ReplaceAll(s.name, " ", "-"), b.serial.Add(1))
+	if s.protected {
+		id = fmt.Sprintf("t%d:%s", i%10, id)
+	}
 	return id, b.beginAs(ctx, s, id, i)
 }
 
@@ -125,7 +142,11 @@ func (b *bench) beginAs(ctx context.Context, s shape, id string, i int) error {
 		_, err := b.c.ExecuteWorkflow(ctx, options, "floor", floorInput{ID: id, Receiver: receiver(i), Waits: s.waits()})
 		return err
 	}
-	_, err := b.ops.Start(ctx, id, bellhop.Provision, []byte(fmt.Sprintf(`{"tenant_id": "t%d", "resource": %q,
+	ops := b.ops
+	if s.protected {
+		ops = b.guarded
+	}
+	_, err := ops.Start(ctx, id, bellhop.Provision, []byte(fmt.Sprintf(`{"tenant_id": "t%d", "resource": %q,
 		"provider": "simulated", "spec": {"image": "nginx:1.27"}, "provider_config": {"ready_after": %q}, "timeout": "24h",
 		"callbacks": [{"target": "temporal", "address": {"workflow_id": %q}}]}`, i%10, id, s.readyAfter, receiver(i))))
 	return err
@@ -234,10 +255,14 @@ func (b *bench) throughput(ctx context.Context) error {
 
 // workerOf is the process that works for a shape.
 func (b *bench) workerOf(s shape) int {
-	if s.floor {
+	switch {
+	case s.floor:
 		return b.floor.PID()
+	case s.protected:
+		return b.other.PID()
+	default:
+		return b.worker.PID()
 	}
-	return b.worker.PID()
 }
 
 func (b *bench) events(ctx context.Context, id string) int {
