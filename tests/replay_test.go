@@ -565,9 +565,10 @@ func newRecorder(t *testing.T) *recorder {
 				"temporal": temporal.NewTarget(c.WorkflowService(), "default"), "deaf": deaf{}, "forgetful": &forgetful{heard: map[string]bool{}},
 				"patient": &patient{}, "leaver": &leaver{}, "recovering": recovering{},
 			},
-			Backstop: backstop,
-			Waiters:  b.ops,
-			Records:  b.ops,
+			Backstop:  backstop,
+			Waiters:   b.ops,
+			Records:   b.ops,
+			Elsewhere: time.Second, // there are no other workers
 		}
 		w := worker.New(c, queue, worker.Options{Identity: "bellhop"})
 		workflows.Register(w)
