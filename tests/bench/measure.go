@@ -148,7 +148,7 @@ func (b *bench) beginAs(ctx context.Context, s shape, id string, i int) error {
 	}
 	_, err := ops.Start(ctx, id, bellhop.Provision, []byte(fmt.Sprintf(`{"tenant_id": "t%d", "resource": %q,
 		"provider": "simulated", "spec": {"image": "nginx:1.27"}, "provider_config": {"ready_after": %q}, "timeout": "24h",
-		"callbacks": [{"target": "temporal", "address": {"workflow_id": %q}}]}`, i%10, id, s.readyAfter, receiver(i))))
+		"callbacks": [{"target": "temporal", "address": {"workflow_id": %q}}]}`, i%10, strings.ReplaceAll(id, ":", "-"), s.readyAfter, receiver(i))))
 	return err
 }
 
