@@ -194,6 +194,11 @@ func (a *Activities) attempt(ctx context.Context, d Delivery) bridge.Result {
 			return bridge.Result{Verdict: bridge.Undeliverable, Err: err}
 		}
 	}
+	leave, full := a.Places.enter(kindDeliveries, "")
+	if full != "" {
+		return bridge.Result{Verdict: bridge.Untried, Err: errors.New("not tried: " + full)}
+	}
+	defer leave()
 	ctx, cancel := withLastWord(ctx)
 	defer cancel()
 	return target.Deliver(ctx, d.Callback.Address, bridge.Message{

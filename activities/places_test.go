@@ -15,11 +15,11 @@ import (
 
 func TestPlaces_OfEachTenant(t *testing.T) {
 	t.Parallel()
-	began, release := make(chan string, 2), make(chan struct{})
+	began, release := make(chan string, 4), make(chan struct{})
 	acts := &activities.Activities{
-		Places: activities.NewPlaces(func(string) int { return 1 }),
+		Places: activities.NewPlaces(2, func(tenant string) int { return map[string]int{"rival": 1}[tenant] }),
 		Providers: map[string]activities.Provider{"sim": asked{provision: func(_ context.Context, op bellhop.Operation) (bellhop.Observation, error) {
-			if op.TenantID == "rival" {
+			if op.TenantID != "victim" {
 				began <- op.ID
 				<-release
 			}
@@ -34,7 +34,7 @@ func TestPlaces_OfEachTenant(t *testing.T) {
 		_, err := env.ExecuteActivity(acts.Provision, op)
 		return err
 	}
-	slow := make(chan error, 1)
+	slow := make(chan error, 2)
 	go func() { slow <- provision("rival") }()
 	<-began
 	var waits *temporal.ApplicationError
@@ -43,7 +43,12 @@ func TestPlaces_OfEachTenant(t *testing.T) {
 	require.False(t, waits.NonRetryable())
 	require.Greater(t, waits.NextRetryDelay(), time.Duration(0))
 	require.NoError(t, provision("victim"), "another tenant's places are its own")
+	go func() { slow <- provision("slow") }()
+	<-began
+	require.ErrorAs(t, provision("victim"), &waits)
+	require.Contains(t, waits.Message(), "2 asks are under way at this worker")
 	close(release)
+	require.NoError(t, <-slow)
 	require.NoError(t, <-slow)
 	require.NoError(t, provision("rival"), "a place that was given back is there again")
 }

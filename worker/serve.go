@@ -148,15 +148,16 @@ func dial(ctx context.Context, options client.Options, within time.Duration, log
 	}
 }
 
-// workers are one Temporal worker for the workflows and their deliveries, and one for each kind of activity that has slots
-// of its own.
+// workers are one Temporal worker for the workflows, their asks and their deliveries, and one for each other kind of
+// activity.
 type workers []worker.Worker
 
 func newWorkers(connection client.Client, config Config, made *parts, ops *operations.Client, policy *tenancy.Policy, fail func(error)) workers {
 	worker.SetStickyWorkflowCacheSize(config.Limits.CachedWorkflows)
 	worker.SetBinaryChecksum(workflows.Build + "/" + version) // by which its histories say by which rules they were begun
 	options := worker.Options{
-		MaxConcurrentActivityExecutionSize:     config.Limits.Activities,
+		// As many asks and as many deliveries, and room for those that find no place and leave at once.
+		MaxConcurrentActivityExecutionSize:     2*config.Limits.Activities + max(config.Limits.Activities/4, 8),
 		MaxConcurrentWorkflowTaskExecutionSize: config.Limits.WorkflowTasks,
 		WorkerStopTimeout:                      time.Duration(config.Drain),
 		Interceptors:                           []interceptor.WorkerInterceptor{&statusInterceptor{ops: ops}},
@@ -181,7 +182,7 @@ func newWorkers(connection client.Client, config Config, made *parts, ops *opera
 		},
 		Waiters: ops,
 		Records: ops,
-		Places:  activities.NewPlaces(func(tenant string) int { return policy.For(tenant).Limits.Asks }),
+		Places:  activities.NewPlaces(config.Limits.Activities, func(tenant string) int { return policy.For(tenant).Limits.Asks }),
 		Policy:  policy,
 	}
 	main := worker.New(connection, config.TaskQueue, options)
@@ -195,7 +196,6 @@ func newWorkers(connection client.Client, config Config, made *parts, ops *opera
 	all := workers{main}
 	options.DisableWorkflowWorker = true
 	for kind, slots := range map[string]int{
-		workflows.QueueAsks:       config.Limits.Activities,
 		workflows.QueueLooks:      config.Limits.Activities,
 		workflows.QueueHeartbeats: config.Limits.Activities,
 		workflows.QueueWatches:    len(made.providers) + 1, // a watch that another worker is configured for is sent on

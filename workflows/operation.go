@@ -278,7 +278,7 @@ const maxAsk = 15 * time.Minute
 
 func (o *operation) askOnce(ctx workflow.Context, name string, ask any, op bellhop.Operation, within time.Duration) (activities.Answer, error) {
 	return perform(ctx, o.steps, step{
-		name: name, kind: string(o.aim), queue: QueueAsks, options: o.askOptions(within), activity: ask, args: once(op),
+		name: name, kind: string(o.aim), options: o.askOptions(within), activity: ask, args: once(op),
 	}, func(answer activities.Answer) bool { return fitsObservation(o.ID, answer.Observation) })
 }
 

@@ -28,6 +28,19 @@ func (t *Target) reach(ctx context.Context, address Address, call func(to Addres
 	if of.WorkflowID == "" { // a standalone activity, of which bellhop has none
 		return classify(call(address))
 	}
+	// A run that was found to be a caller's stays one. Heartbeats, and callers of many operations, need no second look.
+	key := caller{of.WorkflowID, of.RunID}
+	if run, known := t.callers.Get(key); known {
+		to := address
+		if len(to.TaskToken) == 0 {
+			to.RunID = run
+		}
+		result := classify(call(to))
+		if result.Verdict != bridge.Closed {
+			return result
+		}
+		t.callers.Remove(key) // it may have ended, or continued as new; nothing was applied
+	}
 	found, failed := t.look(ctx, of)
 	if failed != nil {
 		return *failed
@@ -35,6 +48,9 @@ func (t *Target) reach(ctx context.Context, address Address, call func(to Addres
 	info := found.GetWorkflowExecutionInfo()
 	if own.Type(info.GetType().GetName()) {
 		return bridge.Result{Verdict: bridge.Undeliverable, Err: noCaller(of.WorkflowID)}
+	}
+	if running(found) {
+		t.callers.Add(key, info.GetExecution().GetRunId())
 	}
 	to := address
 	if len(to.TaskToken) == 0 {
@@ -49,6 +65,12 @@ func (t *Target) reach(ctx context.Context, address Address, call func(to Addres
 	}
 	return t.missed(ctx, address, to, result)
 }
+
+// caller is how an address finds a workflow; without a run it is the current one.
+type caller struct{ workflowID, runID string }
+
+// knownCallers is how many callers a target remembers, some 200 bytes each.
+const knownCallers = 10_000
 
 // missed says what it means that a workflow that ran a moment ago did not take a call. Nothing was applied.
 func (t *Target) missed(ctx context.Context, address, to Address, result bridge.Result) bridge.Result {

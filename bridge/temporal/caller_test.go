@@ -250,3 +250,42 @@ func FuzzTaskToken(f *testing.F) {
 		}
 	})
 }
+
+// A caller that was looked at is not looked at again, until its run does not take what it is sent: then the next run is
+// looked at like any other.
+func TestDeliver_KnownCaller(t *testing.T) {
+	s := setup(t)
+	deliver := func() bridge.Result {
+		return s.Deliver(t.Context(), json.RawMessage(`{"workflow_id": "order-42"}`), message(bellhop.Succeeded))
+	}
+	looks := 0
+	run, kind := "run-1", "order"
+	s.service.found = func(*workflowservice.DescribeWorkflowExecutionRequest) (*workflowservice.DescribeWorkflowExecutionResponse, error) {
+		looks++
+		return described(kind, run, enumspb.WORKFLOW_EXECUTION_STATUS_RUNNING), nil
+	}
+	open := "run-1"
+	s.service.answer = func(context.Context) error {
+		sent := s.service.got[len(s.service.got)-1].(*workflowservice.SignalWorkflowExecutionRequest)
+		if sent.GetWorkflowExecution().GetRunId() != open {
+			return serviceerror.NewNotFound("workflow execution already completed")
+		}
+		return nil
+	}
+	for range 3 {
+		require.Equal(t, bridge.Acknowledged, deliver().Verdict)
+	}
+	require.Equal(t, 1, looks)
+
+	open, run = "run-2", "run-2"
+	require.Equal(t, bridge.Acknowledged, deliver().Verdict, "it continued as new")
+	require.Equal(t, 2, looks)
+
+	// The id is given to an operation of bellhop's.
+	open, run, kind = "run-3", "run-3", "ProvisionCompute"
+	before := len(s.service.requests())
+	require.Equal(t, bridge.Undeliverable, deliver().Verdict)
+	for _, request := range s.service.requests()[before:] {
+		require.NotEqual(t, "run-3", request.(*workflowservice.SignalWorkflowExecutionRequest).GetWorkflowExecution().GetRunId())
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	commonpb "go.temporal.io/api/common/v1"
 	failurepb "go.temporal.io/api/failure/v1"
 	"go.temporal.io/api/serviceerror"
@@ -106,12 +107,18 @@ type Target struct {
 	converters encryption.Converters
 	// namespaceID is what standalone activities' tokens are compared with, once it was asked for.
 	namespaceID atomic.Pointer[string]
+	// callers are the runs that were found to be callers' and open.
+	callers *lru.Cache[caller, string]
 }
 
 // NewTarget makes a target for the workflows of a namespace. It speaks to the raw service, whose calls take a request
 // id of ours and are not retried: the one retrier is the workflow that delivers.
 func NewTarget(service workflowservice.WorkflowServiceClient, namespace string) *Target {
-	return &Target{service: service, namespace: namespace}
+	callers, err := lru.New[caller, string](knownCallers)
+	if err != nil { // it would be for the number
+		panic(err)
+	}
+	return &Target{service: service, namespace: namespace, callers: callers}
 }
 
 // With has the target write what its callers read by these converters, which are Temporal's own by default.

@@ -251,10 +251,10 @@ func TestAnswersOfTheService(t *testing.T) {
 		blocked("FailedPrecondition", serviceerror.NewFailedPrecondition("not so")),
 		{"InvalidArgument", "the address or the message is refused for ever", serviceerror.NewInvalidArgument("invalid TaskToken"), bridge.Undeliverable, false},
 	}
-	s := setup(t)
 	for _, answer := range answers {
 		for way, address := range addresses {
 			t.Run(answer.name+"/"+way, func(t *testing.T) {
+				s := setup(t)
 				s.service.mu.Lock()
 				s.service.got, s.service.answer = nil, func(context.Context) error { return answer.err }
 				s.service.found = nil
