@@ -130,8 +130,8 @@ func plant(t *testing.T, encrypted bool) {
 	require.NoError(t, os.WriteFile(key, []byte("whsec_"+base64.StdEncoding.EncodeToString(make([]byte, 32))), 0o600))
 	more = append(more, "targets:", "  temporal: {type: temporal}",
 		fmt.Sprintf("  ok: {type: webhook, url: '%s/ok', key_file: %s, allow: [127.0.0.0/8]}", engine.URL, key),
-		fmt.Sprintf("  down: {type: webhook, url: '%s/down', key_file: %s, allow: [127.0.0.0/8]}", engine.URL, key))
-	more = append(more, fmt.Sprintf("  steps: {type: stepfunctions, region: eu-central-1, endpoint: '%s/down'}", engine.URL))
+		fmt.Sprintf("  down: {type: webhook, url: '%s/down', key_file: %s, allow: [127.0.0.0/8]}", engine.URL, key),
+		fmt.Sprintf("  steps: {type: stepfunctions, region: eu-central-1, endpoint: '%s/down'}", engine.URL))
 	w := b.work(b.config(more...), "AWS_ACCESS_KEY_ID=AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY=secret",
 		"AWS_CONFIG_FILE="+os.DevNull, "AWS_SHARED_CREDENTIALS_FILE="+os.DevNull)
 	got := b.call("caller")
