@@ -17,6 +17,7 @@ import (
 
 	"bellhop"
 	"bellhop/operations"
+	"bellhop/tests/peers"
 )
 
 // metered is a client of bellhop's that counts its calls of the server, each of which takes a while longer.
@@ -41,13 +42,13 @@ func (b *bench) metered() *metered {
 		}
 		return invoke(ctx, method, request, reply, cc, options...)
 	}
-	c, err := client.DialContext(b.ctx, client.Options{
+	c, err := client.DialContext(b.ctx, peers.Encrypt(client.Options{
 		HostPort: b.server.Address, Logger: quiet{},
 		ConnectionOptions: client.ConnectionOptions{DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(count)}},
-	})
+	}))
 	require.NoError(b, err)
 	b.Cleanup(c.Close)
-	m.Client = operations.New(c, "default", "")
+	m.Client = operations.New(c, "default", "").With(peers.Converters("default"))
 	return m
 }
 

@@ -11,7 +11,7 @@ import (
 // neighbors measures what one tenant notices of another whose asks take long: the time from a request to its callback,
 // beside the slow asks and without them, in one run and in turn.
 func (b *bench) neighbors(ctx context.Context) error {
-	const n, warm, rounds = 200, 20, 3
+	const n, warm = 200, 20
 	fmt.Printf("## Neighbors: a tenant's operations, one at a time, beside %d asks of another tenant that take 10 minutes each\n\n", b.slow)
 	fmt.Println("| | p50 | p99 | p99 to that alone |\n|---|---|---|---|")
 	took := map[string][]time.Duration{}
@@ -27,7 +27,7 @@ func (b *bench) neighbors(ctx context.Context) error {
 		}
 		return nil
 	}
-	for round := range rounds {
+	for round := range min(b.rounds, 3) {
 		if err := victim("alone"); err != nil {
 			return err
 		}
