@@ -146,11 +146,7 @@ func FuzzOperation(f *testing.F) {
 	f.Add(`{`, `"x":0,`, `"y":0}`)
 	f.Add(`{"metadata":{"a":"`, `\u0001<`, `"}}`)
 	f.Fuzz(func(t *testing.T, before, each, after string) {
-		times := 0
-		if each != "" {
-			times = max(0, bellhop.MaxOperationBytes-len(before)-len(after)) / len(each)
-		}
-		checkInput(t, []byte(before+strings.Repeat(each, times)+after))
+		checkInput(t, []byte(boundtest.Filled(before, each, after)))
 	})
 }
 

@@ -163,7 +163,7 @@ func (h *hotel) worker(taskQueue string) workers {
 	workflows.Register(w)
 	w.RegisterActivity(acts)
 	all := workers{w}
-	for _, kind := range []string{workflows.QueueLooks, workflows.QueueHeartbeats, workflows.QueueWatches} {
+	for _, kind := range workflows.Queues() {
 		w := worker.New(h.temporal, workflows.Queue(taskQueue, kind), worker.Options{DisableWorkflowWorker: true})
 		w.RegisterActivity(acts)
 		all = append(all, w)

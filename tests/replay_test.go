@@ -573,7 +573,7 @@ func newRecorder(t *testing.T) *recorder {
 		w := worker.New(c, queue, worker.Options{Identity: "bellhop"})
 		workflows.Register(w)
 		all := []worker.Worker{w}
-		for _, kind := range []string{workflows.QueueLooks, workflows.QueueHeartbeats, workflows.QueueWatches} {
+		for _, kind := range workflows.Queues() {
 			all = append(all, worker.New(c, workflows.Queue(queue, kind), worker.Options{Identity: "bellhop", DisableWorkflowWorker: true}))
 		}
 		for _, w := range all {

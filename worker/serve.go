@@ -49,9 +49,6 @@ func serve(ctx context.Context, config Config, made *parts, stderr io.Writer) er
 		options.Interceptors = append(options.Interceptors, telemetry.tracer)
 	}
 	namespace := options.Namespace
-	if namespace == "" {
-		namespace = client.DefaultNamespace
-	}
 	made.watchKeysets(ctx, logger)
 	made.ownConverters(namespace).Apply(&options)
 	connection, err := dial(ctx, options, time.Duration(config.ConnectTimeout), logger)
@@ -195,12 +192,11 @@ func newWorkers(connection client.Client, config Config, made *parts, ops *opera
 	}
 	all := workers{main}
 	options.DisableWorkflowWorker = true
-	for kind, slots := range map[string]int{
-		workflows.QueueLooks:      config.Limits.Activities,
-		workflows.QueueHeartbeats: config.Limits.Activities,
-		workflows.QueueWatches:    len(made.providers) + 1, // a watch that another worker is configured for is sent on
-	} {
-		options.MaxConcurrentActivityExecutionSize = slots
+	for _, kind := range workflows.Queues() {
+		options.MaxConcurrentActivityExecutionSize = config.Limits.Activities
+		if kind == workflows.QueueWatches {
+			options.MaxConcurrentActivityExecutionSize = len(made.providers) + 1 // a watch that another worker is configured for is sent on
+		}
 		w := worker.New(connection, workflows.Queue(config.TaskQueue, kind), options)
 		w.RegisterActivity(acts)
 		all = append(all, w)

@@ -13,5 +13,8 @@ const (
 	QueueWatches = "watches"
 )
 
+// Queues are the kinds of activities that have a task queue of their own.
+func Queues() []string { return []string{QueueLooks, QueueHeartbeats, QueueWatches} }
+
 // Queue is the task queue of one kind of activities of the workflows on a task queue.
 func Queue(taskQueue, kind string) string { return taskQueue + "/" + kind }

@@ -66,11 +66,7 @@ func FuzzRequest(f *testing.F) {
 		if parsed, err := url.ParseRequestURI(target.RequestURI()); err != nil || parsed.Host != "" {
 			return // as above
 		}
-		times := 0
-		if each != "" {
-			times = max(0, bellhop.MaxOperationBytes-len(before)-len(after)) / len(each)
-		}
-		body := before + strings.Repeat(each, times) + after
+		body := boundtest.Filled(before, each, after)
 		config := sound()
 		require.NoError(t, config.Check())
 		s, err := New(config, ledger{}, nil, slog.New(slog.DiscardHandler), func(context.Context, string, string, int, time.Duration) {})
